@@ -1,0 +1,1 @@
+"""Raw text to token shards: sources, extraction, cleaning, filters, deduplication, corpus, tokenizer, shards."""

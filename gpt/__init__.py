@@ -1,0 +1,1 @@
+"""Token shards to models: model, order, loader, trainer, checkpoints, fine-tuning, generation. torch only."""
