@@ -1,0 +1,195 @@
+"""The corpus: five Delta tables, and the commit point that ties one version of each together.
+
+Only the last row of `corpus/versions` makes a version real: it names the Delta version of each table.
+Whatever a killed refresh left behind lies beyond that point, is seen by nobody, and is rolled back by the
+next refresh.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, write_deltalake
+from deltalake.transaction import AddAction
+
+from data_pipeline import schema
+from data_pipeline.errors import InputError
+
+TABLES = {
+    "documents": schema.DOCUMENTS,
+    "removed": schema.REMOVED,
+    "signatures": schema.SIGNATURES,
+    "inputs": schema.INPUTS,
+}
+VERSIONS = "versions"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A Parquet file that a task wrote into a table's folder and that waits for its commit."""
+
+    table: str
+    path: str
+    size: int
+    num_rows: int
+
+
+class Corpus:
+    """The tables below `<workspace>/corpus`.
+
+    Args:
+        root: the folder; it need not exist before the first refresh.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def path(self, table: str) -> Path:
+        """A table's folder."""
+        return self.root / table
+
+    def versions(self) -> list[dict[str, Any]]:
+        """All committed versions, oldest first; empty before the first refresh."""
+        path = self.path(VERSIONS)
+        if not DeltaTable.is_deltatable(str(path)):
+            return []
+        rows = DeltaTable(str(path)).to_pyarrow_table().to_pylist()
+        return sorted(rows, key=lambda row: row["version"])
+
+    def latest(self) -> dict[str, Any] | None:
+        """The newest committed version's row, or None."""
+        versions = self.versions()
+        return versions[-1] if versions else None
+
+    def at(self, version: int | None = None) -> dict[str, Any]:
+        """The row of one version (the newest for None).
+
+        Raises:
+            InputError: no corpus here, or no such version.
+        """
+        versions = self.versions()
+        if not versions:
+            raise InputError(f"{self.root} holds no corpus yet; make one with python -m workflows.refresh")
+        if version is None:
+            return versions[-1]
+        for row in versions:
+            if row["version"] == version:
+                return row
+        raise InputError(f"{self.root} has no version {version}; it has {versions[0]['version']} to {versions[-1]['version']}")
+
+    def files(self, table: str, version: dict[str, Any]) -> list[str]:
+        """Parquet files of one table at one version, sorted."""
+        return sorted(DeltaTable(str(self.path(table)), version=version[f"{table}_version"]).file_uris())
+
+    def scan(self, table: str, version: dict[str, Any]) -> pads.Dataset:
+        """One table at one version as a dataset, columns and filters pushed down."""
+        return DeltaTable(str(self.path(table)), version=version[f"{table}_version"]).to_pyarrow_dataset()
+
+    def read(self, table: str, version: dict[str, Any] | None, columns: Sequence[str]) -> pa.Table:
+        """Chosen columns of one table at one version; an empty table where there is no version yet."""
+        if version is None:
+            wanted = pa.schema([TABLES[table].field(name) for name in columns])
+            return wanted.empty_table()
+        return self.scan(table, version).to_table(columns=list(columns))
+
+    def prepare(self) -> dict[str, Any] | None:
+        """Make the tables where they are missing, undo what a killed refresh left; return the newest version."""
+        latest = self.latest()
+        for name, columns in TABLES.items():
+            path = self.path(name)
+            if not DeltaTable.is_deltatable(str(path)):
+                path.mkdir(parents=True, exist_ok=True)
+                DeltaTable.create(str(path), columns, mode="ignore", name=name)
+            if latest is not None:
+                table = DeltaTable(str(path))
+                committed = latest[f"{name}_version"]
+                if table.version() != committed and _differs(table, path, committed):
+                    table.restore(committed)
+            else:
+                table = DeltaTable(str(path))
+                if table.version() > 0:
+                    table.restore(0)
+        return latest
+
+    def commit(self, files: Sequence[DataFile], inputs: pa.Table, version_row: dict[str, Any]) -> dict[str, Any]:
+        """Make one version real: files into their tables, inputs, and the version's row last.
+
+        Args:
+            files: what the tasks wrote, any order.
+            inputs: rows of schema.INPUTS.
+            version_row: fields of schema.VERSIONS but the tables' Delta versions, which are filled in here.
+
+        Returns:
+            The row as it was written.
+        """
+        for name in ("documents", "removed", "signatures"):
+            self._append(name, sorted((file for file in files if file.table == name), key=lambda file: file.path))
+        if inputs.num_rows:
+            write_deltalake(str(self.path("inputs")), schema.conform(inputs, schema.INPUTS), mode="append")
+        row = dict(version_row)
+        for name in TABLES:
+            row[f"{name}_version"] = DeltaTable(str(self.path(name))).version()
+        write_deltalake(
+            str(self.path(VERSIONS)), pa.Table.from_pylist([row], schema=schema.VERSIONS), mode="append", name=VERSIONS
+        )
+        return row
+
+    def _append(self, name: str, files: Sequence[DataFile]) -> None:
+        if not files:
+            return
+        now = int(time.time() * 1000)
+        actions = [
+            AddAction(file.path, file.size, {}, now, True, f'{{"numRecords": {file.num_rows}}}') for file in files
+        ]
+        DeltaTable(str(self.path(name))).create_write_transaction(actions, "append", pa_schema(TABLES[name]))
+
+    def write_file(self, table: str, rows: pa.Table, name: str) -> DataFile:
+        """Write rows as a Parquet file of a table; it stays invisible until `commit`."""
+        path = self.path(table) / name
+        rows = schema.conform(rows, TABLES[table])
+        pq.write_table(rows, path, compression="zstd", row_group_size=4096)
+        return DataFile(table, name, path.stat().st_size, rows.num_rows)
+
+    def funnel(self, version: dict[str, Any], only: bool = False) -> list[dict[str, Any]]:
+        """What became of every document read, by source.
+
+        Args:
+            version: the version to look at.
+            only: count what this refresh added, instead of everything up to it.
+
+        Returns:
+            Rows of {source, stage, reason, count}, kept ones under stage "kept"; sorted by source and stage.
+        """
+        rows: list[dict[str, Any]] = []
+        condition = pc.field("version") == version["version"] if only else None
+        kept = self.scan("documents", version).to_table(columns=["source"], filter=condition)
+        for row in kept.group_by("source").aggregate([([], "count_all")]).to_pylist():
+            rows.append({"source": row["source"], "stage": "kept", "reason": "", "count": row["count_all"]})
+        removed = self.scan("removed", version).to_table(columns=["source", "stage", "reason"], filter=condition)
+        for row in removed.group_by(["source", "stage", "reason"]).aggregate([([], "count_all")]).to_pylist():
+            rows.append({**{name: row[name] for name in ("source", "stage", "reason")}, "count": row["count_all"]})
+        order = {stage: index for index, stage in enumerate(STAGES)}
+        return sorted(rows, key=lambda row: (row["source"], order.get(row["stage"], 99), -row["count"], row["reason"]))
+
+
+STAGES = ("read", "extract", "language", "filter", "exact_dedup", "near_dedup", "kept")
+
+
+def _differs(table: DeltaTable, path: Path, committed: int) -> bool:
+    """Whether a table's newest state holds other files than the committed one (a restore is a version too)."""
+    return sorted(table.file_uris()) != sorted(DeltaTable(str(path), version=committed).file_uris())
+
+
+def pa_schema(columns: pa.Schema) -> Any:
+    """The Delta schema of an Arrow one."""
+    from deltalake import Schema
+
+    return Schema.from_arrow(columns)

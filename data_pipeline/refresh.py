@@ -1,0 +1,546 @@
+"""One refresh: unseen input files become the next version of the corpus, whole or not at all.
+
+    list inputs -> read, extract, clean, identify, filter, sign (one Ray Data map; rows staged as Parquet)
+      -> find duplicates among the staged rows and against the stored signatures (Ray Data shuffles)
+      -> write the tables' files (one map) -> commit
+
+Staged rows live in <corpus>/.staging and are gone after the commit. A refresh that is killed anywhere leaves
+nothing that a reader can see; the next one starts over from the last committed version.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import itertools
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray
+import ray.data
+import xxhash
+
+from data_pipeline import clean, dedup, extract, filters, language, minhash, schema
+from data_pipeline.corpus import Corpus, DataFile
+from data_pipeline.errors import InputError
+from data_pipeline.shards import canonical_json, file_sha256
+from data_pipeline.sources import Record, SourceConfig, list_files, read_records
+
+Progress = Callable[[str], None]
+BATCH_ROWS, BATCH_CHARS = 512, 16 << 20
+SAMPLE_CHARS = 300
+
+
+@dataclass(frozen=True)
+class RefreshConfig:
+    """What a refresh reads and how it decides."""
+
+    sources: list[SourceConfig] = field(default_factory=list)
+    """The sources, in order of priority: of two equal documents the earlier source's is kept."""
+    clean: clean.CleanConfig = field(default_factory=clean.CleanConfig)
+    """How text is normalised."""
+    language: language.LanguageConfig = field(default_factory=language.LanguageConfig)
+    """Which languages are kept."""
+    dedup: minhash.MinHashConfig = field(default_factory=minhash.MinHashConfig)
+    """How duplicates are found."""
+    unit_bytes: int = 32 << 20
+    """Input bytes that one task reads; small files are grouped up to it."""
+
+    def validate(self) -> None:
+        """Raise InputError for a configuration that cannot work, before any work."""
+        for index, source in enumerate(self.sources):
+            source.validate(f"sources[{index}]")
+            filters.preset_of(source.kind, source.preset)
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"sources.name: {twice[0]} is given twice; give each source a name of its own")
+        if self.unit_bytes <= 0:
+            raise InputError(f"unit_bytes: {self.unit_bytes} must be positive")
+        if self.clean.normalization not in ("NFC", "NFKC"):
+            raise InputError(f"clean.normalization: {self.clean.normalization!r} is neither NFC nor NFKC")
+        self.dedup.validate()
+
+    def content(self) -> dict[str, Any]:
+        """The configuration as plain values, without the paths: what decides how text is treated."""
+        content = asdict(self)
+        for source in content["sources"]:
+            del source["paths"]
+        return content
+
+    @property
+    def config_hash(self) -> str:
+        """sha256 of `content`, the same wherever the inputs lie."""
+        return hashlib.sha256(canonical_json(self.content())).hexdigest()
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file to read: where it is, and what identifies its content."""
+
+    path: Path
+    name: str
+    source: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RefreshResult:
+    """What a refresh did.
+
+    Attributes:
+        version: the newest committed version after it.
+        new_inputs, known_inputs: files read now, and skipped because an earlier version has them.
+        damaged: (file, what was wrong) of inputs that could not be read to their end.
+        changed: whether a version was added.
+    """
+
+    version: dict[str, Any]
+    new_inputs: int
+    known_inputs: int
+    damaged: list[tuple[str, str]]
+    changed: bool
+
+
+def refresh(corpus: Corpus, config: RefreshConfig, base: Path, progress: Progress = lambda line: None) -> RefreshResult:
+    """Take what is new in the sources into the corpus.
+
+    Args:
+        corpus: where to; made when it does not exist.
+        config: validated configuration.
+        base: input files below this folder are recorded by their path relative to it (the workspace).
+        progress: told what is going on, one short line at a time.
+
+    Raises:
+        InputError: nothing to read, signatures of another scheme, or a source that would lose too much.
+    """
+    config.validate()
+    latest = corpus.prepare()
+    if latest is not None and latest["signature_scheme"] != config.dedup.scheme:
+        raise InputError(
+            f"dedup: the corpus was built with signatures '{latest['signature_scheme']}', this configuration "
+            f"makes '{config.dedup.scheme}'; use the old settings or a new workspace"
+        )
+    inputs, known = _unseen_inputs(corpus, config, base, latest, progress)
+    if not inputs:
+        if latest is None:
+            raise InputError("sources: there is nothing to read; name at least one source with files in it")
+        return RefreshResult(latest, 0, known, [], changed=False)
+    staging = corpus.root / ".staging"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        read = _read_all(inputs, config, staging, progress)
+        removals = _find_duplicates(corpus, config, latest, staging, progress)
+        _guard_losses(config, staging, removals)
+        progress("writing tables")
+        files, counts = _write_tables(corpus, latest, staging, removals)
+        row = corpus.commit(files, _input_rows(inputs, config, read, counts, latest), _version_row(config, latest, inputs, counts))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    damaged = [(inputs[index].name, error) for index, (_, error) in sorted(read.items()) if error]
+    return RefreshResult(row, len(inputs), known, damaged, changed=True)
+
+
+# ---------------------------------------------------------------------------------------------------- inputs
+
+
+def _unseen_inputs(
+    corpus: Corpus, config: RefreshConfig, base: Path, latest: dict[str, Any] | None, progress: Progress
+) -> tuple[list[InputFile], int]:
+    """(files that no version has, sorted by source and name; how many are known)."""
+    listed = [(index, path) for index, source in enumerate(config.sources) for path in list_files(source)]
+    progress(f"checking {len(listed)} input files")
+    with ThreadPoolExecutor(4) as pool:
+        digests = list(pool.map(file_sha256, [path for _, path in listed]))
+    seen_table = corpus.read("inputs", latest, ["path", "size", "sha256"])
+    seen = set(zip(*(seen_table[name].to_pylist() for name in ("path", "size", "sha256")), strict=True))
+    base = base.resolve()
+    found = []
+    for (index, path), digest in zip(listed, digests, strict=True):
+        name = str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+        found.append(InputFile(path, name, index, path.stat().st_size, digest))
+    found.sort(key=lambda file: (file.source, file.name))
+    new = [file for file in found if (file.name, file.size, file.sha256) not in seen]
+    return new, len(found) - len(new)
+
+
+def _units(inputs: Sequence[InputFile], unit_bytes: int) -> list[pa.Table]:
+    """Input files in tables of about `unit_bytes`, one table a task."""
+    units: list[list[int]] = [[]]
+    filled = 0
+    for index, file in enumerate(inputs):
+        if units[-1] and filled + file.size > unit_bytes:
+            units.append([])
+            filled = 0
+        units[-1].append(index)
+        filled += file.size
+    return [
+        pa.table({"unit": [number] * len(unit), "file": unit, "source": [inputs[i].source for i in unit],
+                  "path": [str(inputs[i].path) for i in unit], "name": [inputs[i].name for i in unit]})
+        for number, unit in enumerate(units)
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------- read to staged rows
+
+
+def _read_all(
+    inputs: Sequence[InputFile], config: RefreshConfig, staging: Path, progress: Progress
+) -> dict[int, tuple[int, str]]:
+    """Run every per-document step; return {file index: (documents read, error or "")}."""
+    # At least a few units a core, so that a handful of files still keeps the cluster busy.
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    total = sum(file.size for file in inputs)
+    units = _units(inputs, max(1, min(config.unit_bytes, total // (4 * cores))))
+    done = ray.data.from_arrow(units).map_batches(
+        _stage_unit,
+        batch_format="pyarrow",
+        batch_size=None,
+        fn_kwargs={"config": config, "staging": str(staging)},
+        max_retries=2,  # a page that kills its worker must not be tried for ever
+    )
+    read: dict[int, tuple[int, str]] = {}
+    documents = 0
+    for batch in done.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=0):
+        for row in batch.to_pylist():
+            read[row["file"]] = (row["num_documents"], row["error"])
+            documents += row["num_documents"]
+        progress(f"read {len(read)}/{len(inputs)} files, {documents:,} documents")
+    return read
+
+
+def _stage_unit(unit: pa.Table, config: RefreshConfig, staging: str) -> pa.Table:
+    """Read one unit's files through all per-document steps into a staged Parquet file; count per file."""
+    counts = []
+    number = unit["unit"][0].as_py()
+    path = Path(staging) / f"unit-{number:06d}.parquet"
+    with pq.ParquetWriter(path.with_suffix(".tmp"), schema.STAGED, compression="zstd") as writer:
+        for row in unit.to_pylist():
+            source = config.sources[row["source"]]
+            errors: list[str] = []
+            records = _numbered(read_records(source, Path(row["path"])), row["file"], errors)
+            num_documents = 0
+            for batch in _batches(records):
+                table = _raw_table(batch, source, row["name"])
+                num_documents += table.num_rows
+                writer.write_table(process(table, config))
+            counts.append({"file": row["file"], "num_documents": num_documents, "error": "; ".join(errors)})
+    path.with_suffix(".tmp").rename(path)
+    return pa.Table.from_pylist(counts)
+
+
+def _numbered(records: Iterator[Record], file: int, errors: list[str]) -> Iterator[tuple[int, Record]]:
+    """Records with their row_id; what breaks a file off becomes a last record and an error."""
+    ordinal = 0
+    while True:
+        try:
+            record = next(records, None)
+        except Exception as error:  # any library may trip over a damaged file; the good records stand
+            errors.append(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+            record = Record("", reason="damaged_file")
+        if record is None:
+            return
+        yield (file << 32) | ordinal, record
+        if errors:
+            return
+        ordinal += 1
+
+
+def _batches(records: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
+    """Groups of records, bounded in number and in characters."""
+    batch: list[tuple[int, Record]] = []
+    chars = 0
+    for item in records:
+        batch.append(item)
+        chars += len(item[1].content)
+        if len(batch) >= BATCH_ROWS or chars >= BATCH_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
+
+
+def _raw_table(batch: Sequence[tuple[int, Record]], source: SourceConfig, input_file: str) -> pa.Table:
+    preset = filters.preset_of(source.kind, source.preset)
+    columns = {
+        "row_id": [row_id for row_id, _ in batch],
+        "source": [source.name] * len(batch),
+        "preset": [preset] * len(batch),
+        "input_file": [input_file] * len(batch),
+        "uri": [_storable(record.uri) or input_file for _, record in batch],
+        "title": [_storable(record.title) for _, record in batch],
+        "text": [_storable(record.content) for _, record in batch],
+        "format": [record.format for _, record in batch],
+        "date": [_storable(record.date) for _, record in batch],
+        "license": [source.license] * len(batch),
+        "reason": [record.reason for _, record in batch],
+    }
+    return pa.table(columns, schema=schema.RAW.append(pa.field("reason", pa.string())))
+
+
+def _storable(text: str) -> str:
+    """The text as UTF-8 can hold it: unpaired surrogates, which some inputs smuggle in, become U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode("utf-8")
+    return text
+
+
+def process(table: pa.Table, config: RefreshConfig) -> pa.Table:
+    """All per-document steps over one batch.
+
+    Args:
+        table: rows of schema.RAW and a column `reason` ("" where the reader gave a document).
+
+    Returns:
+        As many rows of schema.STAGED: kept ones with a null `reason`, removed ones with theirs.
+    """
+    reasons = [schema.Verdict(reason) if reason else None for reason in table["reason"].to_pylist()]
+    alive, unread = schema.split(table.drop_columns(["reason"]), "read", reasons)
+    alive, empty = extract.extract(alive)
+    alive = clean.clean(alive, config.clean)
+    alive, foreign = language.identify(alive, config.language)
+    alive, poor = filters.filter_documents(alive)
+    alive = schema.replace_column(alive, "signature", minhash.signatures(alive["text"].to_pylist(), config.dedup))
+    rows = pa.concat_tables(
+        [schema.conform(_identified(part), schema.STAGED) for part in (alive, unread, empty, foreign, poor)]
+    )
+    return rows.sort_by("row_id")
+
+
+def _identified(table: pa.Table) -> pa.Table:
+    """With doc_id, text_hash and num_chars."""
+    texts = table["text"].to_pylist()
+    doc_ids = [
+        doc_id(source, uri, text)
+        for source, uri, text in zip(table["source"].to_pylist(), table["uri"].to_pylist(), texts, strict=True)
+    ]
+    table = schema.replace_column(table, "doc_id", pa.array(doc_ids, pa.string()))
+    table = schema.replace_column(table, "text_hash", pa.array([text_hash(text) for text in texts], pa.string()))
+    return schema.replace_column(table, "num_chars", pa.array([len(text) for text in texts], pa.int64()))
+
+
+def doc_id(source: str, uri: str, text: str) -> str:
+    """xxh3-128 hex of source, uri and text (lengths first, so that no two triples run together)."""
+    parts = [part.encode("utf-8") for part in (source, uri, text)]
+    return xxhash.xxh3_128_hexdigest(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
+
+
+def text_hash(text: str) -> str:
+    """xxh3-128 hex of the text, case-folded and with its spaces levelled: equal for exact copies."""
+    return xxhash.xxh3_128_hexdigest(" ".join(text.casefold().split()).encode("utf-8"))
+
+
+# ------------------------------------------------------------------------------------------- deduplication
+
+
+def _staged_files(staging: Path) -> list[Path]:
+    return sorted(staging.glob("unit-*.parquet"))
+
+
+def _load(units: pa.Table, columns: list[str], alive_only: bool, ranks: dict[str, int]) -> pa.Table:
+    """Rows of Parquet files, `key` and `source_rank` added; runs in a Ray task."""
+    tables = []
+    for path in units["path"].to_pylist():
+        names = pq.read_schema(path).names
+        wanted = [name for name in (*columns, "source", "row_id", "reason") if name in names]
+        table = pq.read_table(path, columns=wanted, partitioning=None)
+        if alive_only:
+            table = table.filter(pc.is_null(table["reason"]))
+        rank = [ranks.get(source, len(ranks)) for source in table["source"].to_pylist()]
+        table = schema.replace_column(table, "source_rank", pa.array(rank, pa.int64()))
+        if "row_id" in names:
+            table = schema.replace_column(table, "key", table["row_id"])
+        tables.append(table.select(columns))
+    return pa.concat_tables(tables)
+
+
+def _load_files(paths: Sequence[str], columns: list[str], alive_only: bool, ranks: dict[str, int]) -> ray.data.Dataset:
+    units = [pa.table({"path": [path]}) for path in paths]
+    return ray.data.from_arrow(units).map_batches(
+        _load,
+        batch_format="pyarrow",
+        batch_size=None,
+        fn_kwargs={"columns": columns, "alive_only": alive_only, "ranks": ranks},
+    )
+
+
+def _find_duplicates(
+    corpus: Corpus, config: RefreshConfig, latest: dict[str, Any] | None, staging: Path, progress: Progress
+) -> pa.Table:
+    progress("finding duplicates")
+    ranks = {source.name: index for index, source in enumerate(config.sources)}
+    paths = [str(path) for path in _staged_files(staging)]
+    columns = list(dict.fromkeys(dedup.MEMBER_COLUMNS + dedup.TEXT_COLUMNS))
+    stored = corpus.read("signatures", latest, ["doc_id", "text_hash", "signature"]).sort_by("doc_id")
+    stored_files = corpus.files("documents", latest) if latest is not None else []
+    stored_columns = [name for name in dedup.TEXT_COLUMNS if name != "key"]
+    members = dedup.Members(
+        new=_load_files(paths, columns, True, ranks),
+        stored=stored,
+        stored_texts=_load_files(stored_files, stored_columns, False, ranks) if stored_files else None,
+    )
+    rows = stored.num_rows + sum(pq.read_metadata(path).num_rows for path in paths)
+    return dedup.find_duplicates(members, config.dedup, num_partitions=max(2, min(200, rows // 20_000)))
+
+
+def _guard_losses(config: RefreshConfig, staging: Path, removals: pa.Table) -> None:
+    """Stop when near-duplicate removal takes more of a source than is believable."""
+    near = np.sort(removals.filter(pc.equal(removals["stage"], dedup.NEAR))["row_id"].to_numpy())
+    totals: dict[str, int] = {}
+    lost: dict[str, int] = {}
+    for path in _staged_files(staging):
+        table = pq.read_table(path, columns=["row_id", "source", "reason"])
+        table = table.filter(pc.is_null(table["reason"]))
+        gone = np.isin(table["row_id"].to_numpy(), near)
+        for source, is_gone in zip(table["source"].to_pylist(), gone, strict=True):
+            totals[source] = totals.get(source, 0) + 1
+            lost[source] = lost.get(source, 0) + int(is_gone)
+    for source, total in sorted(totals.items()):
+        share = lost[source] / total
+        # A handful of documents proves nothing about a source.
+        if total >= 10 and share > config.dedup.max_source_loss:
+            raise InputError(
+                f"dedup.max_source_loss: source {source} would lose {lost[source]} of {total} documents "
+                f"({share:.0%}) as near-duplicates, more than {config.dedup.max_source_loss:.0%}; nothing was "
+                "committed; look at the inputs, raise dedup.threshold or dedup.max_source_loss"
+            )
+
+
+# --------------------------------------------------------------------------------------------- tables, commit
+
+
+def _write_tables(
+    corpus: Corpus, latest: dict[str, Any] | None, staging: Path, removals: pa.Table
+) -> tuple[list[DataFile], dict[int, tuple[int, int]]]:
+    """Write the version's files; return them and {file index: (kept, removed)}."""
+    version = (latest["version"] if latest else 0) + 1
+    attempt = uuid.uuid4().hex[:12]
+    units = [
+        pa.table({"path": [str(path)], "name": [f"part-v{version:06d}-{attempt}-{path.stem}.parquet"]})
+        for path in _staged_files(staging)
+    ]
+    written = ray.data.from_arrow(units).map_batches(
+        _write_unit,
+        batch_format="pyarrow",
+        batch_size=None,
+        fn_kwargs={"root": str(corpus.root), "version": version, "removals": ray.put(removals)},
+    )
+    rows = list(itertools.chain.from_iterable(table.to_pylist() for table in ray.get(written.to_arrow_refs())))
+    files = [DataFile(row["table"], row["path"], row["size"], row["num_rows"]) for row in rows if row["table"]]
+    counts: dict[int, tuple[int, int]] = {}
+    for row in rows:
+        if not row["table"]:
+            kept, removed = counts.get(row["file"], (0, 0))
+            counts[row["file"]] = (kept + row["kept"], removed + row["removed"])
+    return files, counts
+
+
+WRITTEN = pa.schema(
+    [("table", pa.string()), ("path", pa.string()), ("size", pa.int64()), ("num_rows", pa.int64()),
+     ("file", pa.int64()), ("kept", pa.int64()), ("removed", pa.int64())]
+)  # fmt: skip
+
+
+def _write_unit(unit: pa.Table, root: str, version: int, removals: ray.ObjectRef) -> pa.Table:
+    """Part one staged file into documents, removed and signatures; runs in a Ray task."""
+    corpus = Corpus(Path(root))
+    decided: pa.Table = ray.get(removals)
+    rows: list[dict[str, Any]] = []
+    for path, name in zip(unit["path"].to_pylist(), unit["name"].to_pylist(), strict=True):
+        staged = pq.read_table(path, partitioning=None)
+        kept, removed = _part(staged, decided, version)
+        for table, content in (("documents", kept), ("removed", removed), ("signatures", kept)):
+            if content.num_rows:
+                rows.append(asdict(corpus.write_file(table, content, name)))
+        rows.extend(_count_by_file(kept, removed))
+    return pa.Table.from_pylist(rows, schema=WRITTEN)
+
+
+def _part(staged: pa.Table, removals: pa.Table, version: int) -> tuple[pa.Table, pa.Table]:
+    place = pc.index_in(staged["row_id"], value_set=removals["row_id"].combine_chunks())
+    found = pc.is_valid(place)
+    for name in ("stage", "reason", "value", "threshold"):
+        staged = schema.replace_column(
+            staged, name, pc.if_else(found, pc.take(removals[name], place), staged[name])
+        )
+    for name in ("duplicate_of", "similarity"):
+        staged = schema.replace_column(staged, name, pc.take(removals[name], place))
+    staged = schema.replace_column(staged, "version", pa.array([version] * staged.num_rows, pa.int64()))
+    samples = pc.utf8_slice_codeunits(staged["text"], 0, SAMPLE_CHARS)
+    staged = schema.replace_column(staged, "text_sample", samples)
+    return staged.filter(pc.is_null(staged["reason"])), staged.filter(pc.is_valid(staged["reason"]))
+
+
+def _count_by_file(kept: pa.Table, removed: pa.Table) -> list[dict[str, Any]]:
+    counts: dict[int, dict[str, Any]] = {}
+    for table, name in ((kept, "kept"), (removed, "removed")):
+        files, numbers = np.unique(table["row_id"].to_numpy() >> 32, return_counts=True)
+        for file, number in zip(files.tolist(), numbers.tolist(), strict=True):
+            counts.setdefault(file, {"file": file, "kept": 0, "removed": 0})[name] = number
+    return [counts[file] for file in sorted(counts)]
+
+
+def _input_rows(
+    inputs: Sequence[InputFile],
+    config: RefreshConfig,
+    read: dict[int, tuple[int, str]],
+    counts: dict[int, tuple[int, int]],
+    latest: dict[str, Any] | None,
+) -> pa.Table:
+    rows = []
+    for index, file in enumerate(inputs):
+        num_documents, error = read[index]
+        kept, removed = counts.get(index, (0, 0))
+        assert kept + removed == num_documents, f"{file.name}: {kept} + {removed} != {num_documents}"
+        rows.append(
+            {
+                "path": file.name,
+                "source": config.sources[file.source].name,
+                "kind": config.sources[file.source].kind,
+                "size": file.size,
+                "sha256": file.sha256,
+                "status": "damaged" if error else "ok",
+                "error": error or None,
+                "num_documents": num_documents,
+                "num_kept": kept,
+                "num_removed": removed,
+                "version": (latest["version"] if latest else 0) + 1,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=schema.INPUTS)
+
+
+def _version_row(
+    config: RefreshConfig,
+    latest: dict[str, Any] | None,
+    inputs: Sequence[InputFile],
+    counts: dict[int, tuple[int, int]],
+) -> dict[str, Any]:
+    kept = sum(pair[0] for pair in counts.values())
+    removed = sum(pair[1] for pair in counts.values())
+    return {
+        "version": (latest["version"] if latest else 0) + 1,
+        "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "config_hash": config.config_hash,
+        "config": canonical_json(config.content()).decode(),
+        "signature_scheme": config.dedup.scheme,
+        "num_inputs": len(inputs),
+        "num_documents": kept + removed,
+        "num_kept": kept,
+        "num_removed": removed,
+        "gptmill_version": importlib.metadata.version("gptmill"),
+    }

@@ -1,0 +1,182 @@
+"""Columns of the corpus tables and the row shape that travels between the steps of a refresh.
+
+A step takes a table of living rows and gives back two tables: the rows it keeps, and the rows it removes,
+each with a reason. Rows are never lost: read = kept + removed, at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+S, I64, F64 = pa.string(), pa.int64(), pa.float64()
+
+# Contract (docs/workspace.md): corpus/documents.
+DOCUMENTS = pa.schema(
+    [
+        ("doc_id", S),
+        ("source", S),
+        ("uri", S),
+        ("title", S),
+        ("text", S),
+        ("lang", S),
+        ("lang_score", F64),
+        ("date", S),
+        ("license", S),
+        ("input_file", S),
+        ("num_chars", I64),
+        ("num_words", I64),
+        ("text_hash", S),
+        ("version", I64),
+    ]
+)
+
+# Contract: corpus/removed; `value` and `threshold` say by how much a rule was missed.
+REMOVED = pa.schema(
+    [
+        ("doc_id", S),
+        ("source", S),
+        ("uri", S),
+        ("input_file", S),
+        ("stage", S),
+        ("reason", S),
+        ("duplicate_of", S),
+        ("similarity", F64),
+        ("value", F64),
+        ("threshold", F64),
+        ("text_sample", S),
+        ("version", I64),
+    ]
+)
+
+SIGNATURES = pa.schema(
+    [
+        ("doc_id", S),
+        ("source", S),
+        ("text_hash", S),
+        ("num_chars", I64),
+        ("signature", pa.binary()),
+        ("version", I64),
+    ]
+)
+
+INPUTS = pa.schema(
+    [
+        ("path", S),
+        ("source", S),
+        ("kind", S),
+        ("size", I64),
+        ("sha256", S),
+        ("status", S),
+        ("error", S),
+        ("num_documents", I64),
+        ("num_kept", I64),
+        ("num_removed", I64),
+        ("version", I64),
+    ]
+)
+
+VERSIONS = pa.schema(
+    [
+        ("version", I64),
+        ("created_at", S),
+        ("config_hash", S),
+        ("config", S),
+        ("signature_scheme", S),
+        ("documents_version", I64),
+        ("removed_version", I64),
+        ("signatures_version", I64),
+        ("inputs_version", I64),
+        ("num_inputs", I64),
+        ("num_documents", I64),
+        ("num_kept", I64),
+        ("num_removed", I64),
+        ("gptmill_version", S),
+    ]
+)
+
+# What a reader gives: one row a document candidate. `row_id` = (index of the input file) << 32 | ordinal
+# in it, so it depends on nothing but the sorted list of inputs.
+RAW = pa.schema(
+    [
+        ("row_id", I64),
+        ("source", S),
+        ("preset", S),
+        ("input_file", S),
+        ("uri", S),
+        ("title", S),
+        ("text", S),
+        ("format", S),
+        ("date", S),
+        ("license", S),
+    ]
+)
+
+VERDICT = pa.schema([("stage", S), ("reason", S), ("value", F64), ("threshold", F64)])
+
+# What a refresh keeps on disk between reading and committing: documents and removed rows side by side.
+STAGED = pa.schema(
+    [("row_id", I64)]
+    + [field for field in DOCUMENTS if field.name != "version"]
+    + list(VERDICT)
+    + [("signature", pa.binary())]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a row is removed.
+
+    Attributes:
+        reason: a stable code, for example "too_few_words".
+        value: what was measured, where the rule measures something.
+        threshold: the bound that it missed.
+    """
+
+    reason: str
+    value: float | None = None
+    threshold: float | None = None
+
+
+def split(table: pa.Table, stage: str, verdicts: Sequence[Verdict | None]) -> tuple[pa.Table, pa.Table]:
+    """Part a table by verdict.
+
+    Args:
+        table: any table of rows.
+        stage: name of the deciding step.
+        verdicts: one entry a row; None keeps the row.
+
+    Returns:
+        (kept rows, removed rows with the columns of VERDICT appended).
+    """
+    kept = pa.array([verdict is None for verdict in verdicts], pa.bool_())
+    refused = [verdict for verdict in verdicts if verdict is not None]
+    removed = table.filter(pa.array([verdict is not None for verdict in verdicts], pa.bool_()))
+    columns = {
+        "stage": [stage] * len(refused),
+        "reason": [verdict.reason for verdict in refused],
+        "value": [verdict.value for verdict in refused],
+        "threshold": [verdict.threshold for verdict in refused],
+    }
+    for name, values in columns.items():
+        removed = removed.append_column(VERDICT.field(name), pa.array(values, VERDICT.field(name).type))
+    return table.filter(kept), removed
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with exactly the schema's columns, in its order; missing ones are null."""
+    columns = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def replace_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The table with one column replaced, or appended where it is new."""
+    index = table.schema.get_field_index(name)
+    return table.append_column(name, values) if index < 0 else table.set_column(index, name, values)

@@ -1,0 +1,114 @@
+"""Read web captures: WARC and WET (fastwarc), ARC (warcio), and saved HTML pages.
+
+Every capture (response, revisit, resource, conversion) becomes one record, a document or a reason; warcinfo,
+request and metadata records are no captures and give none.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+
+from data_pipeline.sources import Record
+
+MAX_PAGE_BYTES = 8 << 20
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+CAPTURES = (
+    WarcRecordType.response | WarcRecordType.revisit | WarcRecordType.resource | WarcRecordType.conversion
+)
+
+
+def read(path: Path) -> Iterator[Record]:
+    """Records of one archive or page file."""
+    name = path.name.lower()
+    if name.endswith((".html", ".htm", ".xhtml")):
+        yield _page(path.name, path.read_bytes()[: MAX_PAGE_BYTES + 1], "text/html", None, "")
+    elif ".arc" in name and ".warc" not in name:
+        yield from _read_arc(path)
+    else:
+        yield from _read_warc(path)
+
+
+def _read_warc(path: Path) -> Iterator[Record]:
+    with path.open("rb") as file:
+        for record in ArchiveIterator(file, record_types=CAPTURES, parse_http=True, auto_decode="all"):
+            try:
+                yield _warc_record(record)
+            except (ValueError, OSError, zlib.error):
+                yield Record(record.headers.get("WARC-Target-URI") or "", reason="undecodable_body")
+
+
+def _warc_record(record: WarcRecord) -> Record:
+    uri = (record.headers.get("WARC-Target-URI") or "").strip("<>")
+    date = record.headers.get("WARC-Date") or ""
+    if record.record_type == WarcRecordType.revisit:
+        return Record(uri, date=date, reason="revisit")
+    http = record.http_headers
+    if http is not None:
+        refused = _refuse_status(http.status_code)
+        if refused:
+            return Record(uri, date=date, reason=refused)
+    content_type = (http.get("Content-Type") if http is not None else record.headers.get("Content-Type")) or ""
+    return _page(uri, record.reader.read(MAX_PAGE_BYTES + 1), content_type, _charset(content_type), date)
+
+
+def _read_arc(path: Path) -> Iterator[Record]:
+    from warcio.archiveiterator import ArchiveIterator as ArcIterator
+    from warcio.exceptions import ArchiveLoadFailed
+
+    with path.open("rb") as file:
+        for record in ArcIterator(file, arc2warc=True, ensure_http_headers=False):
+            if record.rec_type not in ("response", "resource"):
+                continue
+            uri = record.rec_headers.get_header("WARC-Target-URI") or ""
+            date = record.rec_headers.get_header("WARC-Date") or ""
+            if record.http_headers is not None:
+                refused = _refuse_status(int(record.http_headers.get_statuscode() or 0))
+                if refused:
+                    yield Record(uri, date=date, reason=refused)
+                    continue
+                content_type = record.http_headers.get_header("Content-Type") or ""
+            else:
+                content_type = record.content_type or ""
+            try:
+                body = record.content_stream().read(MAX_PAGE_BYTES + 1)
+            except (ArchiveLoadFailed, zlib.error, OSError, ValueError):
+                yield Record(uri, date=date, reason="undecodable_body")
+                continue
+            yield _page(uri, body, content_type, _charset(content_type), date)
+
+
+def _refuse_status(status: int | None) -> str:
+    if status is None or 200 <= status < 300:
+        return ""
+    return "redirect" if 300 <= status < 400 else "http_status"
+
+
+def _charset(content_type: str) -> str | None:
+    for part in content_type.split(";")[1:]:
+        key, _, value = part.partition("=")
+        if key.strip().lower() == "charset":
+            return value.strip(" \"'").lower() or None
+    return None
+
+
+def _page(uri: str, body: bytes, content_type: str, charset: str | None, date: str) -> Record:
+    """A page as a record: decoded by the HTTP charset, then by meta tag and detection."""
+    media_type = content_type.split(";")[0].strip().lower()
+    if media_type not in HTML_TYPES and media_type != "text/plain":
+        return Record(uri, date=date, reason="not_text")
+    if len(body) > MAX_PAGE_BYTES:
+        return Record(uri, date=date, reason="too_large")
+    if not body.strip():
+        return Record(uri, date=date, reason="empty_body")
+    is_html = media_type in HTML_TYPES
+    encoding = charset or detect_encoding(body, html5_compatible=True, from_html_meta=is_html)
+    try:
+        text = bytes_to_str(body, encoding, errors="replace", fallback_encodings=("utf-8", "windows-1252"))
+    except LookupError:
+        text = bytes_to_str(body, "utf-8", errors="replace", fallback_encodings=("windows-1252",))
+    return Record(uri, text, "html" if is_html else "text", date=date)
