@@ -209,7 +209,8 @@ def _read_all(
         batch_format="pyarrow",
         batch_size=None,
         fn_kwargs={"config": config, "staging": str(staging)},
-        max_retries=2,  # a page that kills its worker must not be tried for ever
+        # A page that kills its worker must not be tried for ever, which is Ray Data's default.
+        ray_remote_args_fn=_bounded_retries,
     )
     read: dict[int, tuple[int, str]] = {}
     documents = 0
@@ -219,6 +220,10 @@ def _read_all(
             documents += row["num_documents"]
         progress(f"read {len(read)}/{len(inputs)} files, {documents:,} documents")
     return read
+
+
+def _bounded_retries() -> dict[str, Any]:
+    return {"max_retries": 2}
 
 
 def _stage_unit(unit: pa.Table, config: RefreshConfig, staging: str) -> pa.Table:
@@ -248,7 +253,7 @@ def _numbered(records: Iterator[Record], file: int, errors: list[str]) -> Iterat
         try:
             record = next(records, None)
         except Exception as error:  # any library may trip over a damaged file; the good records stand
-            errors.append(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+            errors.append(_printable(f"{type(error).__name__}: {error}"))
             record = Record("", reason="damaged_file")
         if record is None:
             return
@@ -256,6 +261,11 @@ def _numbered(records: Iterator[Record], file: int, errors: list[str]) -> Iterat
         if errors:
             return
         ordinal += 1
+
+
+def _printable(message: str) -> str:
+    """A message of a library about hostile bytes, safe for a terminal and short."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(message.split()))[:200]
 
 
 def _batches(records: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:

@@ -45,3 +45,9 @@ def peak_flops(device: torch.device) -> float | None:
         if part in name:
             return PEAK_BF16_FLOPS[part]
     return None
+
+
+def utilisation(config: ModelConfig, tokens_per_second: float, device: torch.device) -> float | None:
+    """MFU of one device that trains on `tokens_per_second`, None where its peak is unknown."""
+    peak = peak_flops(device)
+    return tokens_per_second * flops_per_token(config) / peak if peak else None

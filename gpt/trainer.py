@@ -1,6 +1,6 @@
 """The training loop: data in order, one update a step, evaluations and checkpoints on the way.
 
-Shapes: B sequences of a micro-batch, T context_length, S sources.
+Shapes: B sequences of a micro-batch, T context_length.
 
 The global batch is fixed; workers and micro-batches only decide who computes which part. The loss of a step is the
 sum over its tokens divided by their global count, so it is the same function on one worker or many.
@@ -20,21 +20,21 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from data_pipeline.shards import TokenDataset
 from gpt.checkpoint import checkpoint_path, latest_checkpoint, read_checkpoint, save_checkpoint
 from gpt.config import ConfigError, ModelConfig, TrainConfig
-from gpt.distributed import default_device, from_main_worker, sigterm_sets, sum_over_workers, wait_for_all
+from gpt.distributed import default_device, from_main_worker, sigterm_sets, wait_for_all
 from gpt.evaluate import Score, evaluate_bits_per_byte
 from gpt.events import Callback, EvaluationRecord, StepRecord
-from gpt.loader import BatchLoader, MicroBatch, StepBatch
-from gpt.model import GPT, IGNORE_INDEX
+from gpt.loader import BatchLoader, StepBatch
+from gpt.meter import StepMeter
+from gpt.model import GPT
 from gpt.optim import build_optimizer, learning_rate
 from gpt.order import SampleOrder, SourcePlan, count_windows, hash_key
 from gpt.resume import check_resumable, fingerprints
-from gpt.throughput import flops_per_token, peak_flops
+from gpt.throughput import utilisation
 
 MAX_SKIPPED_IN_A_ROW = 5
 # Fixed, so that an evaluation is the same whatever the micro-batch and the number of workers.
@@ -71,21 +71,6 @@ class TrainResult:
     """Updates skipped because the gradient was not finite."""
     stopped: bool
     """Ended early by SIGTERM or request_stop; the same call goes on from the checkpoint."""
-
-
-class _Interval:
-    """What has gathered since the last step record."""
-
-    def __init__(self, num_sources: int, device: torch.device) -> None:
-        self.nats_S = torch.zeros(num_sources, dtype=torch.float64, device=device)
-        self.tokens_S = torch.zeros_like(self.nats_S)
-        self.seconds = self.wait_seconds = 0.0
-        self.num_steps = 0
-
-    def add_losses(self, nll_BT: Tensor, micro: MicroBatch) -> None:
-        """Sum by source on the device: no second forward, and no wait for the device."""
-        self.nats_S.index_add_(0, micro.source_B, nll_BT.detach().double().sum(1))
-        self.tokens_S.index_add_(0, micro.source_B, (micro.targets_BT != IGNORE_INDEX).double().sum(1))
 
 
 class Trainer:
@@ -182,7 +167,7 @@ class Trainer:
         self._resume()
         # After the weights are loaded: DDP copies rank 0's to all workers as it is built.
         self._parallel_model = self._wrap_ddp()
-        self._interval = self._new_interval()
+        self._meter = StepMeter(len(self.order.sources), self.device)
         self._stop = threading.Event()
 
     @property
@@ -211,8 +196,7 @@ class Trainer:
                 step_began = time.perf_counter()
                 batch = next(batches)
                 self._train_step(batch)
-                self._interval.seconds += time.perf_counter() - step_began
-                self._interval.wait_seconds += batch.wait_seconds
+                self._meter.add_step(time.perf_counter() - step_began, batch.wait_seconds)
                 is_last = self.step == config.num_steps
                 if is_last or self.step % config.log_every == 0:
                     stopped = self._log() and not is_last
@@ -237,7 +221,7 @@ class Trainer:
                 # workers' gradients: times their number it is the sum.
                 loss = nll_BT.sum() / batch.num_valid_tokens * self.world_size
                 loss.backward()
-            self._interval.add_losses(nll_BT, micro)
+            self._meter.add_losses(nll_BT, micro)
 
         max_norm = self.config.grad_clip or math.inf
         self.grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm))
@@ -252,7 +236,6 @@ class Trainer:
             self._count_skipped()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self._interval.num_steps += 1
 
     def _count_skipped(self) -> None:
         self.skipped_updates += 1
@@ -266,33 +249,24 @@ class Trainer:
             )
 
     def _log(self) -> bool:
-        """Make a step record of the interval, in one reduction; True if any worker was asked to stop."""
-        interval, self._interval = self._interval, self._new_interval()
-        own = torch.tensor([interval.wait_seconds, float(self._stop.is_set())], dtype=torch.float64)
-        sums = torch.cat([interval.nats_S, interval.tokens_S, own.to(self.device)])
-        values = sum_over_workers(sums, self.world_size).tolist()
-        sources = self.order.sources
-        nats, tokens = values[: len(sources)], values[len(sources) : 2 * len(sources)]
-        wait_seconds, num_stops = values[-2:]
-
-        context_length = self.model_config.context_length
-        num_tokens = interval.num_steps * self.config.batch_size * context_length
-        tokens_per_second = num_tokens / interval.seconds
-        peak = peak_flops(self.device)
-        flops = tokens_per_second * flops_per_token(self.model_config) / self.world_size
-        drawn = self.order.counts(self.samples_consumed) * context_length
+        """Tell of the steps since the last record; True if any worker was asked to stop."""
+        losses, data_wait, num_stops = self._meter.reduce(self._stop.is_set(), self.world_size)
+        num_tokens = self.config.batch_size * self.model_config.context_length
+        tokens_per_second = self._meter.num_steps * num_tokens / self._meter.seconds
+        self._meter.reset()
+        drawn = self.order.counts(self.samples_consumed) * self.model_config.context_length
         record = StepRecord(
             step=self.step,
-            loss=sum(nats) / sum(tokens),
-            loss_by_source={s: n / t for s, n, t in zip(sources, nats, tokens, strict=True) if t},
+            loss=losses.mean,
+            loss_by_source={self.order.sources[i]: loss for i, loss in losses.by_source.items()},
             learning_rate=self.learning_rate,
             grad_norm=self.grad_norm,
-            tokens=self.samples_consumed * context_length,
-            tokens_by_source=dict(zip(sources, drawn.tolist(), strict=True)),
+            tokens=self.step * num_tokens,
+            tokens_by_source=dict(zip(self.order.sources, drawn.tolist(), strict=True)),
             samples_consumed=self.samples_consumed,
             tokens_per_second=tokens_per_second,
-            data_wait=wait_seconds / self.world_size / interval.seconds,
-            mfu=flops / peak if peak else None,
+            data_wait=data_wait,
+            mfu=utilisation(self.model_config, tokens_per_second / self.world_size, self.device),
             skipped_updates=self.skipped_updates,
         )
         self._tell("on_step", record)
@@ -405,9 +379,6 @@ class Trainer:
         """Dropout as a function of where training is, so that a resumed run draws what the first would have."""
         if self.model_config.dropout:
             torch.manual_seed(hash_key("dropout", self.config.seed, self.step, self.rank, micro_step))
-
-    def _new_interval(self) -> _Interval:
-        return _Interval(len(self.order.sources), self.device)
 
     def _tell(self, point: str, *arguments: object) -> None:
         for callback in self.callbacks:

@@ -6,12 +6,15 @@ request and metadata records are no captures and give none.
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import brotli
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+from warcio.bufferedreaders import BufferedReader, ChunkedDataReader
 
 from data_pipeline.sources import Record
 
@@ -26,7 +29,7 @@ def read(path: Path) -> Iterator[Record]:
     """Records of one archive or page file."""
     name = path.name.lower()
     if name.endswith((".html", ".htm", ".xhtml")):
-        yield _page(path.name, path.read_bytes()[: MAX_PAGE_BYTES + 1], "text/html", None, "")
+        yield _page(path.name, path.read_bytes()[: MAX_PAGE_BYTES + 1], "text/html", "")
     elif ".arc" in name and ".warc" not in name:
         yield from _read_arc(path)
     else:
@@ -35,11 +38,9 @@ def read(path: Path) -> Iterator[Record]:
 
 def _read_warc(path: Path) -> Iterator[Record]:
     with path.open("rb") as file:
-        for record in ArchiveIterator(file, record_types=CAPTURES, parse_http=True, auto_decode="all"):
-            try:
-                yield _warc_record(record)
-            except (ValueError, OSError, zlib.error):
-                yield Record(record.headers.get("WARC-Target-URI") or "", reason="undecodable_body")
+        # Bodies are decoded here: crawlers store pages whose headers still claim an encoding that is gone.
+        for record in ArchiveIterator(file, record_types=CAPTURES, parse_http=True, auto_decode="none"):
+            yield _warc_record(record)
 
 
 def _warc_record(record: WarcRecord) -> Record:
@@ -47,13 +48,52 @@ def _warc_record(record: WarcRecord) -> Record:
     date = record.headers.get("WARC-Date") or ""
     if record.record_type == WarcRecordType.revisit:
         return Record(uri, date=date, reason="revisit")
+    if record.record_type == WarcRecordType.resource and not uri.startswith(("http://", "https://")):
+        return Record(uri, date=date, reason="not_a_page")  # wget keeps its log and manifest this way
     http = record.http_headers
-    if http is not None:
-        refused = _refuse_status(http.status_code)
-        if refused:
-            return Record(uri, date=date, reason=refused)
-    content_type = (http.get("Content-Type") if http is not None else record.headers.get("Content-Type")) or ""
-    return _page(uri, record.reader.read(MAX_PAGE_BYTES + 1), content_type, _charset(content_type), date)
+    if http is None:
+        content_type = record.headers.get("Content-Type") or ""
+        return _page(uri, record.reader.read(MAX_PAGE_BYTES + 1), content_type, date)
+    refused = _refuse_status(http.status_code)
+    if refused:
+        return Record(uri, date=date, reason=refused)
+    content_type = http.get("Content-Type") or ""
+    if not _is_text(content_type):
+        return Record(uri, date=date, reason="not_text")
+    try:
+        body = _decode_body(record.reader.read(), http.get("Transfer-Encoding"), http.get("Content-Encoding"))
+    except (zlib.error, OSError, ValueError):
+        return Record(uri, date=date, reason="undecodable_body")
+    return _page(uri, body, content_type, date)
+
+
+def _decode_body(raw: bytes, transfer: str | None, content: str | None) -> bytes:
+    """The body without its transfer and content encodings, cut just above MAX_PAGE_BYTES.
+
+    warcio's readers pass a body through as it is where it does not have the encoding that it claims.
+    """
+    encoding = (content or "").strip().lower()
+    compression = encoding if encoding in ("gzip", "deflate") else None
+    reader_type = ChunkedDataReader if "chunked" in (transfer or "").lower() else BufferedReader
+    reader = reader_type(io.BytesIO(raw), decomp_type=compression)
+    pieces: list[bytes] = []
+    size = 0
+    while size <= MAX_PAGE_BYTES:
+        piece = reader.read(1 << 20)
+        if not piece:
+            break
+        pieces.append(piece)
+        size += len(piece)
+    body = b"".join(pieces)[: MAX_PAGE_BYTES + 1]
+    return _decode_brotli(body) if encoding == "br" else body
+
+
+def _decode_brotli(body: bytes) -> bytes:
+    # warcio 1.8 calls an attribute that brotli's decompressor does not have.
+    try:
+        return brotli.Decompressor().process(body, output_buffer_limit=MAX_PAGE_BYTES + 1)
+    except brotli.error:
+        return body
 
 
 def _read_arc(path: Path) -> Iterator[Record]:
@@ -79,7 +119,7 @@ def _read_arc(path: Path) -> Iterator[Record]:
             except (ArchiveLoadFailed, zlib.error, OSError, ValueError):
                 yield Record(uri, date=date, reason="undecodable_body")
                 continue
-            yield _page(uri, body, content_type, _charset(content_type), date)
+            yield _page(uri, body, content_type, date)
 
 
 def _refuse_status(status: int | None) -> str:
@@ -96,17 +136,24 @@ def _charset(content_type: str) -> str | None:
     return None
 
 
-def _page(uri: str, body: bytes, content_type: str, charset: str | None, date: str) -> Record:
+def _media_type(content_type: str) -> str:
+    return content_type.split(";")[0].strip().lower()
+
+
+def _is_text(content_type: str) -> bool:
+    return _media_type(content_type) in (*HTML_TYPES, "text/plain")
+
+
+def _page(uri: str, body: bytes, content_type: str, date: str) -> Record:
     """A page as a record: decoded by the HTTP charset, then by meta tag and detection."""
-    media_type = content_type.split(";")[0].strip().lower()
-    if media_type not in HTML_TYPES and media_type != "text/plain":
+    if not _is_text(content_type):
         return Record(uri, date=date, reason="not_text")
     if len(body) > MAX_PAGE_BYTES:
         return Record(uri, date=date, reason="too_large")
     if not body.strip():
         return Record(uri, date=date, reason="empty_body")
-    is_html = media_type in HTML_TYPES
-    encoding = charset or detect_encoding(body, html5_compatible=True, from_html_meta=is_html)
+    is_html = _media_type(content_type) in HTML_TYPES
+    encoding = _charset(content_type) or detect_encoding(body, html5_compatible=True, from_html_meta=is_html)
     try:
         text = bytes_to_str(body, encoding, errors="replace", fallback_encodings=("utf-8", "windows-1252"))
     except LookupError:

@@ -1,0 +1,351 @@
+"""Scrape a site politely into WARC: robots.txt, one request at a time a host, a frontier that survives a kill.
+
+`<out>/frontier.sqlite` remembers every URL and what became of it; `<out>/<name>-NNNNN.warc.gz` holds what was
+fetched, one file a run. A page is marked done only after its record is on disk, so a crawl that is killed goes
+on where it stopped; a crawl that is done fetches nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import re
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+import httpx
+from protego import Protego
+from resiliparse.parse.html import HTMLTree
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
+
+from data_pipeline.errors import InputError
+
+Progress = Callable[[str], None]
+MAX_REDIRECTS = 5
+PART = ".part"
+
+
+@dataclass(frozen=True)
+class CrawlConfig:
+    """What to scrape, and how politely."""
+
+    name: str = "web"
+    """Name of the crawl: its folder below raw/ and the stem of its WARC files."""
+    seeds: list[str] = field(default_factory=list)
+    """URLs to begin with; the crawl stays on their hosts."""
+    max_depth: int = 1
+    """Links to follow from a seed, at most."""
+    max_pages: int = 1000
+    """Pages to fetch, at most."""
+    include: list[str] = field(default_factory=list)
+    """Regular expressions; a URL must match one of them (empty: all do)."""
+    exclude: list[str] = field(default_factory=list)
+    """Regular expressions; a URL that matches one is left out."""
+    delay: float = 1.0
+    """Seconds between two requests to one host; robots.txt may ask for more."""
+    timeout: float = 30.0
+    """Seconds to wait for a server."""
+    max_page_bytes: int = 8 << 20
+    """Bytes of a page that are fetched, at most; larger pages are left out."""
+    retries: int = 2
+    """Further tries after a failed connection or a 5xx answer."""
+    contact: str = ""
+    """Your e-mail address or web page, sent with each request; must be set for any host but this machine."""
+    connect_to: dict[str, str] = field(default_factory=dict)
+    """Fetch HOST from ADDRESS:PORT instead, like curl's --connect-to; WARC and corpus keep HOST."""
+    allow_private: list[str] = field(default_factory=list)
+    """Hosts that may resolve to private or loopback addresses."""
+
+    def validate(self) -> None:
+        """Raise InputError, naming the field, for a crawl that cannot or must not run."""
+        if not self.seeds:
+            raise InputError("crawl.seeds: no URL to begin with; give at least one")
+        for url in self.seeds:
+            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+                raise InputError(f"crawl.seeds: {url!r} is no http or https URL")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+            raise InputError(f"crawl.name: {self.name!r} must be letters, digits, - and _; it names a folder")
+        for option, patterns in (("include", self.include), ("exclude", self.exclude)):
+            for pattern in patterns:
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise InputError(f"crawl.{option}: {pattern!r} is no regular expression ({error})") from None
+        strangers = sorted({host for url in self.seeds if not self.is_local(host := urlsplit(url).hostname or "")})
+        if strangers and not self.contact:
+            raise InputError(
+                f"crawl.contact: {strangers[0]} is not this machine; say who you are (an e-mail address or a page)"
+            )
+
+    def is_local(self, host: str) -> bool:
+        """Whether the user named this host as one on the own machine or network."""
+        return host in self.connect_to or host in self.allow_private
+
+    @property
+    def user_agent(self) -> str:
+        """What the crawler says it is."""
+        return f"gptmill/0.1 (+{self.contact or 'local crawl'})"
+
+
+@dataclass(frozen=True)
+class CrawlResult:
+    """What a crawl did: pages fetched now, pages known before, counts by outcome, and its WARC folder."""
+
+    fetched: int
+    known: int
+    outcomes: dict[str, int]
+    folder: Path
+
+
+def crawl(config: CrawlConfig, folder: Path, progress: Progress = lambda line: None) -> CrawlResult:
+    """Fetch what the frontier still holds.
+
+    Args:
+        config: validated by the call.
+        folder: <workspace>/raw/<name>; made when it does not exist.
+        progress: told pages and bytes, one short line at a time.
+    """
+    config.validate()
+    folder.mkdir(parents=True, exist_ok=True)
+    with closing(Frontier(folder / "frontier.sqlite")) as frontier:
+        frontier.add(config.seeds, depth=0)
+        known = frontier.count("done")
+        _adopt_unfinished(folder)
+        if frontier.next() is None or known >= config.max_pages:
+            return CrawlResult(0, known, frontier.outcomes(), folder)
+        path = _new_archive(folder, config.name)
+        fetched = 0
+        total_bytes = 0
+        with path.open("xb") as file, _client(config) as client:
+            site = _Site(config, client)
+            archive = _Archive(file, config)
+            while known + fetched < config.max_pages and (entry := frontier.next()) is not None:
+                url, depth = entry
+                outcome, links, size = _fetch(url, site, archive)
+                if outcome == "done":
+                    fetched += 1
+                    total_bytes += size
+                if depth < config.max_depth:
+                    frontier.add(_in_scope(links, config), depth + 1)
+                frontier.finish(url, outcome)
+                progress(f"{fetched} pages, {total_bytes / 1e6:.1f} MB, {frontier.count('queued')} waiting")
+        path.rename(path.with_name(path.name.removesuffix(PART)))
+        return CrawlResult(fetched, known, frontier.outcomes(), folder)
+
+
+class Frontier:
+    """URLs to fetch and URLs done, in SQLite: the order is that of discovery, breadth first."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS pages "
+            "(id INTEGER PRIMARY KEY, url TEXT UNIQUE, depth INTEGER, outcome TEXT, fetched_at REAL)"
+        )
+
+    def add(self, urls: list[str], depth: int) -> None:
+        """Queue URLs that were never seen."""
+        rows = [(urldefrag(url).url, depth) for url in urls]
+        self._db.executemany("INSERT OR IGNORE INTO pages (url, depth, outcome) VALUES (?, ?, 'queued')", rows)
+        self._db.commit()
+
+    def next(self) -> tuple[str, int] | None:
+        """The next (url, depth), or None when all are done."""
+        return self._db.execute(
+            "SELECT url, depth FROM pages WHERE outcome = 'queued' ORDER BY depth, id LIMIT 1"
+        ).fetchone()
+
+    def finish(self, url: str, outcome: str) -> None:
+        """Record what became of a URL."""
+        self._db.execute("UPDATE pages SET outcome = ?, fetched_at = ? WHERE url = ?", (outcome, time.time(), url))
+        self._db.commit()
+
+    def count(self, outcome: str) -> int:
+        """Number of URLs with an outcome."""
+        return self._db.execute("SELECT count(*) FROM pages WHERE outcome = ?", (outcome,)).fetchone()[0]
+
+    def outcomes(self) -> dict[str, int]:
+        """Number of URLs by outcome."""
+        return dict(self._db.execute("SELECT outcome, count(*) FROM pages GROUP BY outcome ORDER BY outcome"))
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+
+class _Site:
+    """Requests to hosts, each with its robots.txt and its pace."""
+
+    def __init__(self, config: CrawlConfig, client: httpx.Client) -> None:
+        self.config, self._client = config, client
+        self._robots: dict[str, Protego | None] = {}
+        self._last: dict[str, float] = {}
+
+    def allowed(self, url: str) -> bool:
+        """Whether robots.txt lets us fetch a URL (RFC 9309: a missing file allows all, a failing server nothing)."""
+        parts = urlsplit(url)
+        key = f"{parts.scheme}://{parts.netloc}"
+        if key not in self._robots:
+            try:
+                status, _, body = self.get(f"{key}/robots.txt")
+                if status >= 500:
+                    self._robots[key] = None
+                else:
+                    self._robots[key] = Protego.parse(body[:500_000].decode("utf-8", "replace") if status == 200 else "")
+            except httpx.HTTPError:
+                self._robots[key] = None
+        robots = self._robots[key]
+        return robots is not None and robots.can_fetch(url, self.config.user_agent)
+
+    def get(self, url: str) -> tuple[int, list[tuple[str, str]], bytes]:
+        """(status, headers, raw body) of one request, no redirect followed.
+
+        Raises:
+            InputError: the host resolves to an address that the crawl must not touch.
+            httpx.HTTPError: no answer.
+        """
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        self._wait(host, url)
+        target = self.config.connect_to.get(host)
+        if target is None:
+            self._refuse_private(host)
+        netloc = target or parts.netloc
+        request = self._client.build_request(
+            "GET", parts._replace(netloc=netloc).geturl(), headers={"Host": parts.netloc}
+        )
+        request.extensions["sni_hostname"] = host
+        response = self._client.send(request, stream=True)
+        try:
+            pieces, size = [], 0
+            for piece in response.iter_raw(64 << 10):
+                pieces.append(piece)
+                size += len(piece)
+                if size > self.config.max_page_bytes:
+                    break
+        finally:
+            response.close()
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
+        return response.status_code, headers, b"".join(pieces)
+
+    def _wait(self, host: str, url: str) -> None:
+        robots = self._robots.get(f"{urlsplit(url).scheme}://{urlsplit(url).netloc}")
+        asked = robots.crawl_delay(self.config.user_agent) if robots is not None else None
+        pause = max(self.config.delay, float(asked or 0)) - (time.monotonic() - self._last.get(host, -1e9))
+        if pause > 0:
+            time.sleep(pause)
+        self._last[host] = time.monotonic()
+
+    def _refuse_private(self, host: str) -> None:
+        if host in self.config.allow_private:
+            return
+        for info in socket.getaddrinfo(host, None):
+            if not ipaddress.ip_address(info[4][0]).is_global:
+                raise InputError(f"{host} resolves to the private address {info[4][0]}; name it in crawl.allow_private")
+
+
+class _Archive:
+    """A WARC file being written; every record is on disk before the frontier hears of it."""
+
+    def __init__(self, file: io.BufferedIOBase, config: CrawlConfig) -> None:
+        self._file = file
+        self._writer = WARCWriter(file, gzip=True)
+        self._writer.write_record(
+            self._writer.create_warcinfo_record(config.name, {"software": config.user_agent, "format": "WARC/1.0"})
+        )
+
+    def write(self, url: str, status: int, headers: list[tuple[str, str]], body: bytes, user_agent: str) -> None:
+        """Add the request and the response of one page."""
+        # The HTTP library has taken the chunks apart, so the header that announces them must go.
+        kept = [(name, value) for name, value in headers if name.lower() != "transfer-encoding"]
+        response = self._writer.create_warc_record(
+            url,
+            "response",
+            payload=io.BytesIO(body),
+            http_headers=StatusAndHeaders(str(status), kept, protocol="HTTP/1.1"),
+        )
+        parts = urlsplit(url)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        request = self._writer.create_warc_record(
+            url,
+            "request",
+            http_headers=StatusAndHeaders(
+                f"GET {path} HTTP/1.1", [("Host", parts.netloc), ("User-Agent", user_agent)], is_http_request=True
+            ),
+        )
+        self._writer.write_request_response_pair(request, response)
+        self._file.flush()
+
+
+def _client(config: CrawlConfig) -> httpx.Client:
+    # trust_env=False: a proxy from the environment would see, and could redirect, loopback requests.
+    return httpx.Client(
+        timeout=config.timeout, follow_redirects=False, headers={"User-Agent": config.user_agent}, trust_env=False
+    )
+
+
+def _fetch(url: str, site: _Site, archive: _Archive) -> tuple[str, list[str], int]:
+    """Fetch one page into the archive; (outcome, links, bytes)."""
+    try:
+        if not site.allowed(url):
+            return "robots", [], 0
+        for attempt in range(site.config.retries + 1):
+            status, headers, body = site.get(url)
+            if status < 500:
+                break
+            time.sleep(min(30.0, 0.5 * 2**attempt))
+    except InputError:
+        return "private_address", [], 0
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        return f"failed_{type(error).__name__}", [], 0
+    if len(body) > site.config.max_page_bytes:
+        return "too_large", [], 0
+    archive.write(url, status, headers, body, site.config.user_agent)
+    fields = {name.lower(): value for name, value in headers}
+    if 300 <= status < 400:
+        return "redirect", [urljoin(url, fields["location"])] if "location" in fields else [], len(body)
+    if status != 200:
+        return f"status_{status}", [], len(body)
+    is_html = "html" in fields.get("content-type", "")
+    return "done", list(_links(url, body)) if is_html else [], len(body)
+
+
+def _links(url: str, body: bytes) -> Iterator[str]:
+    tree = HTMLTree.parse_from_bytes(body, "utf-8")
+    for node in tree.document.query_selector_all("a[href]"):
+        try:
+            link = urldefrag(urljoin(url, node.getattr("href"))).url
+            if urlsplit(link).scheme in ("http", "https"):
+                yield link
+        except ValueError:  # a link that is no URL
+            continue
+
+
+def _in_scope(links: list[str], config: CrawlConfig) -> list[str]:
+    hosts = {urlsplit(seed).netloc for seed in config.seeds}
+    return [
+        link
+        for link in dict.fromkeys(links)
+        if urlsplit(link).netloc in hosts
+        and (not config.include or any(re.search(pattern, link) for pattern in config.include))
+        and not any(re.search(pattern, link) for pattern in config.exclude)
+    ]
+
+
+def _adopt_unfinished(folder: Path) -> None:
+    """Give the archive of a killed crawl its name: what it holds is good up to the kill."""
+    for part in sorted(folder.glob(f"*{PART}")):
+        part.rename(part.with_name(part.name.removesuffix(PART)))
+
+
+def _new_archive(folder: Path, name: str) -> Path:
+    number = 1 + sum(1 for _ in folder.glob(f"{name}-*.warc.gz"))
+    return folder / f"{name}-{number:05d}.warc.gz{PART}"

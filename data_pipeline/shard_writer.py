@@ -1,0 +1,267 @@
+"""Write token shards: the corpus encoded, grouped by source and split, one Arrow IPC file a shard.
+
+A document's shard follows from its id alone, and a shard's rows are sorted by id, so the files' bytes are
+the same for any number of workers and blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+
+from data_pipeline.corpus import Corpus
+from data_pipeline.errors import InputError
+from data_pipeline.shards import (
+    DOC_ID,
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    NUM_BYTES,
+    TOKENS,
+    Manifest,
+    ShardInfo,
+    canonical_json,
+    file_sha256,
+    token_dtype,
+)
+from data_pipeline.tokenizer import Tokenizer, cached_tokenizer, is_validation
+
+Progress = Callable[[str], None]
+# Rows of a record batch: reading is zero-copy within one, so they are large.
+BATCH_DOCS = 8192
+
+
+@dataclass(frozen=True)
+class ShardConfig:
+    """How token shards are cut."""
+
+    val_share: float = 0.05
+    """Share of the documents, by hash of their text, that is held out for validation."""
+    shard_chars: int = 256 << 20
+    """Characters of text that go into one shard, about."""
+
+    def validate(self) -> None:
+        """Raise InputError, naming the field, for values that cannot work."""
+        if not 0 < self.val_share < 0.5:
+            raise InputError(
+                f"shards.val_share: {self.val_share} is outside 0 to 0.5; validation is less than the training data"
+            )
+        if self.shard_chars <= 0:
+            raise InputError(f"shards.shard_chars: {self.shard_chars} must be positive")
+
+
+def write_shards(
+    corpus: Corpus,
+    version: dict[str, Any],
+    tokenizer: Tokenizer,
+    name: str,
+    config: ShardConfig,
+    root: Path,
+    progress: Progress = lambda line: None,
+) -> tuple[Path, Manifest]:
+    """Encode a corpus version into `<root>/<name>/<version folder>`, or find it there.
+
+    Args:
+        version: row of corpus/versions.
+        tokenizer: what encodes the text.
+        name: name of the token dataset.
+        root: <workspace>/tokens.
+
+    Returns:
+        (folder of the dataset, its manifest).
+
+    Raises:
+        InputError: the corpus version holds no document.
+    """
+    config.validate()
+    sha256 = tokenizer.sha256
+    config_hash = hashlib.sha256(
+        canonical_json({"shards": asdict(config), "corpus": version["config_hash"], "format": FORMAT_VERSION})
+    ).hexdigest()
+    folder = root / name / f"v{version['version']:06d}-{sha256[:8]}-{config_hash[:8]}"
+    if (folder / MANIFEST_NAME).exists():
+        progress(f"tokens of corpus version {version['version']} are there already")
+        manifest = Manifest.load(folder)
+    else:
+        temporary = folder.with_name(f".tmp-{folder.name}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        common = {
+            "tokenizer": tokenizer.name,
+            "tokenizer_sha256": sha256,
+            "vocab_size": tokenizer.vocab_size,
+            "eot_id": tokenizer.eot_id,
+        }
+        shards = _write_all(corpus, version, tokenizer, config, temporary, common, progress)
+        manifest = Manifest(name=name, corpus_version=version["version"], config_hash=config_hash, shards=shards, **common)
+        (temporary / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    latest = root / name / "latest.json"
+    latest.with_suffix(".tmp").write_text(
+        json.dumps({"version": folder.name, "manifest_hash": manifest.manifest_hash}), encoding="utf-8"
+    )
+    latest.with_suffix(".tmp").replace(latest)
+    return folder, manifest
+
+
+def latest_dataset(root: Path, name: str) -> Path:
+    """Folder of the newest token dataset of a name.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = root / name / "latest.json"
+    try:
+        return root / name / json.loads(path.read_text(encoding="utf-8"))["version"]
+    except (OSError, ValueError, KeyError):
+        known = sorted(entry.parent.name for entry in root.glob("*/latest.json"))
+        raise InputError(
+            f"no token dataset {name!r} in {root} (there: {', '.join(known) or 'none'}); "
+            "make one with python -m workflows.tokenize"
+        ) from None
+
+
+def _write_all(
+    corpus: Corpus,
+    version: dict[str, Any],
+    tokenizer: Tokenizer,
+    config: ShardConfig,
+    folder: Path,
+    common: dict[str, Any],
+    progress: Progress,
+) -> tuple[ShardInfo, ...]:
+    num_shards = _plan(corpus, version, config)
+    files = corpus.files("documents", version)
+    units = [pa.table({"path": [path]}) for path in files]
+    total = sum(num_shards.values())
+    progress(f"encoding {version_size(corpus, version):,} documents into {total} shards")
+    encoded = ray.data.from_arrow(units).map_batches(
+        _encode_file,
+        batch_format="pyarrow",
+        batch_size=None,
+        fn_kwargs={
+            "name": tokenizer.name,
+            "text": tokenizer.text,
+            "num_shards": num_shards,
+            "val_share": config.val_share,
+        },
+    )
+    written = encoded.repartition(min(200, total), keys=["shard"]).map_batches(
+        _write_partition,
+        batch_format="pyarrow",
+        batch_size=None,
+        fn_kwargs={"folder": str(folder), "common": common},
+    )
+    rows = itertools.chain.from_iterable(table.to_pylist() for table in ray.get(written.to_arrow_refs()))
+    return tuple(sorted((ShardInfo(**row) for row in rows), key=lambda shard: shard.path))
+
+
+def version_size(corpus: Corpus, version: dict[str, Any]) -> int:
+    """Documents kept in a corpus version."""
+    return corpus.scan("documents", version).count_rows()
+
+
+def _plan(corpus: Corpus, version: dict[str, Any], config: ShardConfig) -> dict[str, int]:
+    """{source/split: number of shards}, from the characters each holds."""
+    table = corpus.read("documents", version, ["source", "text_hash", "num_chars"])
+    if not table.num_rows:
+        raise InputError(f"{corpus.root}: version {version['version']} keeps no document; nothing to tokenise")
+    chars: dict[str, int] = {}
+    for source, text_hash, num_chars in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        key = f"{source}/{_split(text_hash, config.val_share)}"
+        chars[key] = chars.get(key, 0) + num_chars
+    return {key: -(-count // config.shard_chars) or 1 for key, count in sorted(chars.items())}
+
+
+def _split(text_hash: str, val_share: float) -> str:
+    return "val" if is_validation(text_hash, val_share) else "train"
+
+
+def _encode_file(
+    units: pa.Table, name: str, text: str, num_shards: dict[str, int], val_share: float
+) -> pa.Table:
+    """Encode the documents of Parquet files; a row is (shard, doc_id, tokens, num_bytes)."""
+    tokenizer = cached_tokenizer(name, text)
+    dtype = token_dtype(tokenizer.vocab_size)
+    shards: list[str] = []
+    doc_ids: list[str] = []
+    num_bytes: list[int] = []
+    pieces: list[np.ndarray] = []
+    for path in units["path"].to_pylist():
+        table = pq.read_table(path, columns=["doc_id", "source", "text_hash", "text"], partitioning=None)
+        for doc_id, source, text_hash, document in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            key = f"{source}/{_split(text_hash, val_share)}"
+            # The id is a hash: its leading bits spread documents evenly over the shards.
+            index = int(doc_id[:8], 16) * num_shards[key] >> 32
+            shards.append(f"{key}/{index:05d}")
+            doc_ids.append(doc_id)
+            num_bytes.append(len(document.encode("utf-8")))
+            pieces.append(np.array([tokenizer.eot_id, *tokenizer.encode(document)], dtype))
+    offsets = np.cumsum([0] + [len(piece) for piece in pieces]).astype(np.int64)
+    values = pa.array(np.concatenate(pieces) if pieces else np.zeros(0, dtype))
+    tokens = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
+    return pa.table(
+        {
+            "shard": pa.array(shards, pa.string()),
+            DOC_ID: pa.array(doc_ids, pa.string()),
+            TOKENS: tokens,
+            NUM_BYTES: pa.array(num_bytes, pa.int32()),
+        }
+    )
+
+
+def _write_partition(table: pa.Table, folder: str, common: dict[str, Any]) -> pa.Table:
+    """Write the whole shards that a partition holds; a row of ShardInfo each."""
+    rows = []
+    table = table.sort_by([("shard", "ascending"), (DOC_ID, "ascending")])
+    names = table["shard"].to_pylist()
+    start = 0
+    for shard, group in itertools.groupby(names):
+        length = len(list(group))
+        rows.append(asdict(_write_shard(table.slice(start, length).drop_columns(["shard"]), shard, Path(folder), common)))
+        start += length
+    return pa.Table.from_pylist(rows)
+
+
+def _write_shard(table: pa.Table, shard: str, folder: Path, common: dict[str, Any]) -> ShardInfo:
+    source, split, index = shard.split("/")
+    num_tokens = int(sum(len(chunk.flatten()) for chunk in table[TOKENS].chunks))
+    metadata = {
+        "tokenizer": common["tokenizer"],
+        "tokenizer_sha256": common["tokenizer_sha256"],
+        "vocab_size": str(common["vocab_size"]),
+        "eot_id": str(common["eot_id"]),
+        "source": source,
+        "split": split,
+        "num_tokens": str(num_tokens),
+        "num_docs": str(table.num_rows),
+        "format_version": str(FORMAT_VERSION),
+    }
+    path = folder / f"{source}-{split}-{index}.arrow"
+    temporary = path.with_suffix(".tmp")
+    table = table.replace_schema_metadata(metadata).combine_chunks()
+    with pa.ipc.new_file(str(temporary), table.schema) as writer:
+        writer.write_table(table, max_chunksize=BATCH_DOCS)
+    temporary.replace(path)
+    return ShardInfo(
+        path=path.name,
+        source=source,
+        split=split,
+        num_tokens=num_tokens,
+        num_docs=table.num_rows,
+        num_bytes=int(np.sum(table[NUM_BYTES].to_numpy(), dtype=np.int64)),
+        size=path.stat().st_size,
+        sha256=file_sha256(path),
+    )

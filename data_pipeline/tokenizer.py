@@ -1,0 +1,241 @@
+"""Train a byte-level BPE with `tokenizers`, encode with `tiktoken` built from the same merges.
+
+The file `tokenizer.json` (Hugging Face format) is the only truth. Special tokens have the first ids, so that
+they are the same for every vocabulary size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from data_pipeline.corpus import Corpus
+from data_pipeline.errors import InputError
+from data_pipeline.shards import canonical_json
+
+EOT = "<|endoftext|>"
+SPECIAL_TOKENS = (
+    EOT,
+    *("<|pad|>", "<|mask|>", "<|start|>", "<|delimiter|>", "<|classify|>"),
+    *("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+)
+# GPT-4's pre-tokenisation (contractions, words with one leading space, digits in threes, punctuation, line
+# ends), with Han and Kana runs as pieces of their own so that they never glue to Latin words.
+PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[\p{Han}\p{Hiragana}\p{Katakana}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{L}&&[^\p{Han}\p{Hiragana}\p{Katakana}]]+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How the tokenizer is trained."""
+
+    name: str = "bpe"
+    """Name of the tokenizer and of the token dataset made with it."""
+    vocab_size: int = 16384
+    """Tokens in the vocabulary, special ones included (at least 266)."""
+    sample_bytes: int = 200 << 20
+    """Text that training looks at, at most; documents are taken in the order of their ids, which is random."""
+    min_frequency: int = 2
+    """Pairs seen less often are never merged."""
+
+    def validate(self) -> None:
+        """Raise InputError, naming the field, for values that cannot work."""
+        least = 256 + len(SPECIAL_TOKENS)
+        if not least <= self.vocab_size <= 1 << 20:
+            raise InputError(f"tokenizer.vocab_size: {self.vocab_size} is outside {least} to {1 << 20}")
+        if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
+            raise InputError(f"tokenizer.name: {self.name!r} must be letters, digits, - and _; it names a folder")
+        if self.sample_bytes <= 0:
+            raise InputError(f"tokenizer.sample_bytes: {self.sample_bytes} must be positive")
+
+
+def train_tokenizer(
+    corpus: Corpus, version: dict, config: TokenizerConfig, folder: Path, val_share: float, progress: Callable[[str], None]
+) -> Path:
+    """Train on the training split of a corpus version, or take what an earlier call made from the same.
+
+    Args:
+        folder: <workspace>/tokenizer/<name>; gets tokenizer.json and metadata.json.
+        val_share: validation share of the token dataset; its documents are left out.
+
+    Returns:
+        Path of tokenizer.json.
+
+    Raises:
+        InputError: the folder holds a tokenizer made with other settings, or the corpus is too small.
+    """
+    settings = {"config": asdict(config), "pattern": PATTERN, "special_tokens": list(SPECIAL_TOKENS)}
+    path, metadata_path = folder / "tokenizer.json", folder / "metadata.json"
+    if path.exists() and metadata_path.exists():
+        known = json.loads(metadata_path.read_text())
+        if known["settings"] == settings:
+            progress(f"tokenizer {config.name} is there already (corpus version {known['corpus_version']})")
+            return path
+        raise InputError(
+            f"tokenizer.name: {folder} holds a tokenizer made with other settings; give this one another name, "
+            "or delete the folder"
+        )
+    progress(f"training a BPE of {config.vocab_size:,} tokens")
+    text = _train(_sample(corpus, version, config, val_share), config)
+    num_tokens = len(json.loads(text)["model"]["vocab"])
+    if num_tokens < config.vocab_size:
+        raise InputError(
+            f"tokenizer.vocab_size: the corpus gives {num_tokens} tokens only, {config.vocab_size} are asked for; "
+            "lower it or add text"
+        )
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    (temporary / "tokenizer.json").write_text(text, encoding="utf-8")
+    metadata = {
+        "settings": settings,
+        "corpus_version": version["version"],
+        "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
+    }
+    (temporary / "metadata.json").write_bytes(canonical_json(metadata))
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    return path
+
+
+def _train(texts: Iterator[str], config: TokenizerConfig) -> str:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.to_str(pretty=True)
+
+
+def _sample(corpus: Corpus, version: dict, config: TokenizerConfig, val_share: float) -> Iterator[str]:
+    """Texts of the training split in the order of their ids, up to the configured size."""
+    documents = corpus.scan("documents", version)
+    index = documents.to_table(columns=["doc_id", "text_hash", "num_chars"]).sort_by("doc_id")
+    wanted: list[str] = []
+    size = 0
+    for doc_id, text_hash, num_chars in zip(*(column.to_pylist() for column in index.columns), strict=True):
+        if size >= config.sample_bytes:
+            break
+        if not is_validation(text_hash, val_share):
+            wanted.append(doc_id)
+            size += num_chars
+    for start in range(0, len(wanted), 4096):
+        part = wanted[start : start + 4096]
+        yield from documents.to_table(columns=["text", "doc_id"], filter=pc.field("doc_id").isin(part)).sort_by(
+            "doc_id"
+        )["text"].to_pylist()
+
+
+def is_validation(text_hash: str, val_share: float) -> bool:
+    """Whether a text belongs to the validation split: by its hash alone, so it never changes sides."""
+    return int(text_hash[:8], 16) < val_share * (1 << 32)
+
+
+class Tokenizer:
+    """A `tokenizer.json` ready to encode and decode.
+
+    Attributes:
+        name: the tokenizer's name, for messages and metadata.
+        text: the file's content.
+        vocab_size: number of tokens, special ones included.
+        special: id of each special token.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        import tiktoken
+
+        self.name, self.text = name, text
+        raw = json.loads(text)
+        self.special: dict[str, int] = {token["content"]: token["id"] for token in raw["added_tokens"]}
+        self.vocab_size = len(raw["model"]["vocab"])
+        characters = _byte_of_char()
+        self._bytes = {
+            index: bytes(characters[char] for char in token)
+            for token, index in raw["model"]["vocab"].items()
+            if token not in self.special
+        }
+        # tiktoken merges in the order of ids, which is the order in which `tokenizers` learnt the merges.
+        self._encoding = tiktoken.Encoding(
+            name,
+            pat_str=raw["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"],
+            mergeable_ranks={value: index for index, value in self._bytes.items()},
+            special_tokens=self.special,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Read a tokenizer.json.
+
+        Raises:
+            InputError: missing, or no byte-level BPE of this project.
+        """
+        try:
+            return cls(path.parent.name, path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path} does not exist; make a tokenizer with python -m workflows.tokenize") from None
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise InputError(f"{path} is no byte-level BPE that gptmill can read ({error})") from None
+
+    @property
+    def sha256(self) -> str:
+        """Hex sha256 of the file."""
+        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
+
+    @property
+    def eot_id(self) -> int:
+        """Id of the end-of-text token."""
+        return self.special[EOT]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids; what looks like a special token in the text is plain text."""
+        return self._encoding.encode_ordinary(text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of token ids; bytes that are no UTF-8 become U+FFFD."""
+        return self._encoding.decode(list(tokens))
+
+    def byte_lengths(self) -> np.ndarray:
+        """int32 [vocab_size]: bytes of each token, 0 for special ones; what bits per byte divides by."""
+        lengths = np.zeros(self.vocab_size, np.int32)
+        for index, value in self._bytes.items():
+            lengths[index] = len(value)
+        return lengths
+
+
+@lru_cache(maxsize=2)
+def cached_tokenizer(name: str, text: str) -> Tokenizer:
+    """The tokenizer of a JSON text, built once a process."""
+    return Tokenizer(name, text)
+
+
+@cache
+def _byte_of_char() -> dict[str, int]:
+    """GPT-2's byte-to-character table, inverted: printable bytes stand for themselves, others from U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    table = {chr(byte): byte for byte in printable}
+    others = [byte for byte in range(256) if byte not in printable]
+    return table | {chr(0x100 + index): byte for index, byte in enumerate(others)}
