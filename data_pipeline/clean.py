@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 
 import ftfy
 import pyarrow as pa
 
+from data_pipeline.config import CleanConfig
 from data_pipeline.schema import replace_column
 
 # C0 and C1 controls but tab and line feed, zero-width and directional marks, BOM, soft hyphen, interlinear marks.
@@ -16,19 +16,11 @@ INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufff9-\ufffb]"
 )
 # Zero-width (non-)joiners carry meaning after these scripts and in emoji; elsewhere they are noise.
-STRAY_JOINERS = re.compile("(?<![\u0600-\u0dff\u1000-\u109f\u1780-\u17ff\U0001f000-\U0001faff\ufe0f])[\u200c\u200d]")
+STRAY_JOINERS = re.compile(
+    "(?<![\u0600-\u0dff\u1000-\u109f\u1780-\u17ff\U0001f000-\U0001faff\ufe0f])[\u200c\u200d]"
+)
 SPACES_AT_LINE_END = re.compile(r"[ \t\u3000\xa0]+(?=\n)|[ \t\u3000\xa0]+\Z")
 BLANK_LINES = re.compile(r"\n{3,}")
-
-
-@dataclass(frozen=True)
-class CleanConfig:
-    """How text is normalised."""
-
-    fix_encoding: bool = True
-    """Repair mojibake and broken entities with ftfy."""
-    normalization: str = "NFC"
-    """Unicode normal form: NFC or NFKC (NFKC also folds full-width forms)."""
 
 
 def clean(table: pa.Table, config: CleanConfig) -> pa.Table:
@@ -45,7 +37,11 @@ def clean_text(text: str, config: CleanConfig) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
     if config.fix_encoding:
         text = ftfy.fix_text(
-            text, uncurl_quotes=False, fix_latin_ligatures=False, fix_character_width=False, normalization=None
+            text,
+            uncurl_quotes=False,
+            fix_latin_ligatures=False,
+            fix_character_width=False,
+            normalization=None,
         )
     text = unicodedata.normalize(config.normalization, text)  # type: ignore[arg-type]
     text = STRAY_JOINERS.sub("", INVISIBLE.sub("", text))

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, write_deltalake
-from deltalake.transaction import AddAction
+from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake.transaction import AddAction, RemoveAction
 
 from data_pipeline import schema
 from data_pipeline.errors import InputError
@@ -83,7 +83,9 @@ class Corpus:
         for row in versions:
             if row["version"] == version:
                 return row
-        raise InputError(f"{self.root} has no version {version}; it has {versions[0]['version']} to {versions[-1]['version']}")
+        raise InputError(
+            f"{self.root} has no version {version}; it has {versions[0]['version']} to {versions[-1]['version']}"
+        )
 
     def files(self, table: str, version: dict[str, Any]) -> list[str]:
         """Parquet files of one table at one version, sorted."""
@@ -119,7 +121,9 @@ class Corpus:
                     table.restore(0)
         return latest
 
-    def commit(self, files: Sequence[DataFile], inputs: pa.Table, version_row: dict[str, Any]) -> dict[str, Any]:
+    def commit(
+        self, files: Sequence[DataFile], inputs: pa.Table, version_row: dict[str, Any]
+    ) -> dict[str, Any]:
         """Make one version real: files into their tables, inputs, and the version's row last.
 
         Args:
@@ -131,14 +135,19 @@ class Corpus:
             The row as it was written.
         """
         for name in ("documents", "removed", "signatures"):
-            self._append(name, sorted((file for file in files if file.table == name), key=lambda file: file.path))
+            self._append(
+                name, sorted((file for file in files if file.table == name), key=lambda file: file.path)
+            )
         if inputs.num_rows:
             write_deltalake(str(self.path("inputs")), schema.conform(inputs, schema.INPUTS), mode="append")
         row = dict(version_row)
         for name in TABLES:
             row[f"{name}_version"] = DeltaTable(str(self.path(name))).version()
         write_deltalake(
-            str(self.path(VERSIONS)), pa.Table.from_pylist([row], schema=schema.VERSIONS), mode="append", name=VERSIONS
+            str(self.path(VERSIONS)),
+            pa.Table.from_pylist([row], schema=schema.VERSIONS),
+            mode="append",
+            name=VERSIONS,
         )
         return row
 
@@ -146,10 +155,13 @@ class Corpus:
         if not files:
             return
         now = int(time.time() * 1000)
-        actions = [
-            AddAction(file.path, file.size, {}, now, True, f'{{"numRecords": {file.num_rows}}}') for file in files
+        actions: list[AddAction | RemoveAction] = [
+            AddAction(file.path, file.size, {}, now, True, f'{{"numRecords": {file.num_rows}}}')
+            for file in files
         ]
-        DeltaTable(str(self.path(name))).create_write_transaction(actions, "append", pa_schema(TABLES[name]))
+        DeltaTable(str(self.path(name))).create_write_transaction(
+            actions, "append", Schema.from_arrow(TABLES[name])
+        )
 
     def write_file(self, table: str, rows: pa.Table, name: str) -> DataFile:
         """Write rows as a Parquet file of a table; it stays invisible until `commit`."""
@@ -168,16 +180,28 @@ class Corpus:
         Returns:
             Rows of {source, stage, reason, count}, kept ones under stage "kept"; sorted by source and stage.
         """
-        rows: list[dict[str, Any]] = []
         condition = pc.field("version") == version["version"] if only else None
         kept = self.scan("documents", version).to_table(columns=["source"], filter=condition)
-        for row in kept.group_by("source").aggregate([([], "count_all")]).to_pylist():
-            rows.append({"source": row["source"], "stage": "kept", "reason": "", "count": row["count_all"]})
-        removed = self.scan("removed", version).to_table(columns=["source", "stage", "reason"], filter=condition)
-        for row in removed.group_by(["source", "stage", "reason"]).aggregate([([], "count_all")]).to_pylist():
-            rows.append({**{name: row[name] for name in ("source", "stage", "reason")}, "count": row["count_all"]})
+        removed = self.scan("removed", version).to_table(
+            columns=["source", "stage", "reason"], filter=condition
+        )
+        counted = [
+            *kept.group_by("source").aggregate([([], "count_all")]).to_pylist(),
+            *removed.group_by(["source", "stage", "reason"]).aggregate([([], "count_all")]).to_pylist(),
+        ]
+        rows = [
+            {
+                "source": row["source"],
+                "stage": row.get("stage", "kept"),
+                "reason": row.get("reason", ""),
+                "count": row["count_all"],
+            }
+            for row in counted
+        ]
         order = {stage: index for index, stage in enumerate(STAGES)}
-        return sorted(rows, key=lambda row: (row["source"], order.get(row["stage"], 99), -row["count"], row["reason"]))
+        return sorted(
+            rows, key=lambda row: (row["source"], order.get(row["stage"], 99), -row["count"], row["reason"])
+        )
 
 
 STAGES = ("read", "extract", "language", "filter", "exact_dedup", "near_dedup", "kept")
@@ -186,10 +210,3 @@ STAGES = ("read", "extract", "language", "filter", "exact_dedup", "near_dedup", 
 def _differs(table: DeltaTable, path: Path, committed: int) -> bool:
     """Whether a table's newest state holds other files than the committed one (a restore is a version too)."""
     return sorted(table.file_uris()) != sorted(DeltaTable(str(path), version=committed).file_uris())
-
-
-def pa_schema(columns: pa.Schema) -> Any:
-    """The Delta schema of an Arrow one."""
-    from deltalake import Schema
-
-    return Schema.from_arrow(columns)

@@ -15,83 +15,23 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import httpx
+import lxml.etree
+import lxml.html
 from protego import Protego
-from resiliparse.parse.html import HTMLTree
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from data_pipeline.config import CrawlConfig
 from data_pipeline.errors import InputError
 
 Progress = Callable[[str], None]
 MAX_REDIRECTS = 5
 PART = ".part"
-
-
-@dataclass(frozen=True)
-class CrawlConfig:
-    """What to scrape, and how politely."""
-
-    name: str = "web"
-    """Name of the crawl: its folder below raw/ and the stem of its WARC files."""
-    seeds: list[str] = field(default_factory=list)
-    """URLs to begin with; the crawl stays on their hosts."""
-    max_depth: int = 1
-    """Links to follow from a seed, at most."""
-    max_pages: int = 1000
-    """Pages to fetch, at most."""
-    include: list[str] = field(default_factory=list)
-    """Regular expressions; a URL must match one of them (empty: all do)."""
-    exclude: list[str] = field(default_factory=list)
-    """Regular expressions; a URL that matches one is left out."""
-    delay: float = 1.0
-    """Seconds between two requests to one host; robots.txt may ask for more."""
-    timeout: float = 30.0
-    """Seconds to wait for a server."""
-    max_page_bytes: int = 8 << 20
-    """Bytes of a page that are fetched, at most; larger pages are left out."""
-    retries: int = 2
-    """Further tries after a failed connection or a 5xx answer."""
-    contact: str = ""
-    """Your e-mail address or web page, sent with each request; must be set for any host but this machine."""
-    connect_to: dict[str, str] = field(default_factory=dict)
-    """Fetch HOST from ADDRESS:PORT instead, like curl's --connect-to; WARC and corpus keep HOST."""
-    allow_private: list[str] = field(default_factory=list)
-    """Hosts that may resolve to private or loopback addresses."""
-
-    def validate(self) -> None:
-        """Raise InputError, naming the field, for a crawl that cannot or must not run."""
-        if not self.seeds:
-            raise InputError("crawl.seeds: no URL to begin with; give at least one")
-        for url in self.seeds:
-            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-                raise InputError(f"crawl.seeds: {url!r} is no http or https URL")
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise InputError(f"crawl.name: {self.name!r} must be letters, digits, - and _; it names a folder")
-        for option, patterns in (("include", self.include), ("exclude", self.exclude)):
-            for pattern in patterns:
-                try:
-                    re.compile(pattern)
-                except re.error as error:
-                    raise InputError(f"crawl.{option}: {pattern!r} is no regular expression ({error})") from None
-        strangers = sorted({host for url in self.seeds if not self.is_local(host := urlsplit(url).hostname or "")})
-        if strangers and not self.contact:
-            raise InputError(
-                f"crawl.contact: {strangers[0]} is not this machine; say who you are (an e-mail address or a page)"
-            )
-
-    def is_local(self, host: str) -> bool:
-        """Whether the user named this host as one on the own machine or network."""
-        return host in self.connect_to or host in self.allow_private
-
-    @property
-    def user_agent(self) -> str:
-        """What the crawler says it is."""
-        return f"gptmill/0.1 (+{self.contact or 'local crawl'})"
 
 
 @dataclass(frozen=True)
@@ -132,12 +72,24 @@ def crawl(config: CrawlConfig, folder: Path, progress: Progress = lambda line: N
                 if outcome == "done":
                     fetched += 1
                     total_bytes += size
-                if depth < config.max_depth:
-                    frontier.add(_in_scope(links, config), depth + 1)
+                # A redirect is no step further from the seed; each URL is queued once, so loops end.
+                next_depth = depth if outcome == "redirect" else depth + 1
+                if next_depth <= config.max_depth:
+                    frontier.add(_in_scope(links, config), next_depth)
                 frontier.finish(url, outcome)
                 progress(f"{fetched} pages, {total_bytes / 1e6:.1f} MB, {frontier.count('queued')} waiting")
         path.rename(path.with_name(path.name.removesuffix(PART)))
         return CrawlResult(fetched, known, frontier.outcomes(), folder)
+
+
+def is_complete(config: CrawlConfig, folder: Path) -> bool:
+    """Whether a crawl with this configuration would fetch nothing."""
+    path = folder / "frontier.sqlite"
+    if not path.exists():
+        return False
+    with closing(Frontier(path)) as frontier:
+        frontier.add(config.seeds, depth=0)
+        return frontier.next() is None or frontier.count("done") >= config.max_pages
 
 
 class Frontier:
@@ -154,7 +106,9 @@ class Frontier:
     def add(self, urls: list[str], depth: int) -> None:
         """Queue URLs that were never seen."""
         rows = [(urldefrag(url).url, depth) for url in urls]
-        self._db.executemany("INSERT OR IGNORE INTO pages (url, depth, outcome) VALUES (?, ?, 'queued')", rows)
+        self._db.executemany(
+            "INSERT OR IGNORE INTO pages (url, depth, outcome) VALUES (?, ?, 'queued')", rows
+        )
         self._db.commit()
 
     def next(self) -> tuple[str, int] | None:
@@ -165,7 +119,9 @@ class Frontier:
 
     def finish(self, url: str, outcome: str) -> None:
         """Record what became of a URL."""
-        self._db.execute("UPDATE pages SET outcome = ?, fetched_at = ? WHERE url = ?", (outcome, time.time(), url))
+        self._db.execute(
+            "UPDATE pages SET outcome = ?, fetched_at = ? WHERE url = ?", (outcome, time.time(), url)
+        )
         self._db.commit()
 
     def count(self, outcome: str) -> int:
@@ -199,7 +155,9 @@ class _Site:
                 if status >= 500:
                     self._robots[key] = None
                 else:
-                    self._robots[key] = Protego.parse(body[:500_000].decode("utf-8", "replace") if status == 200 else "")
+                    self._robots[key] = Protego.parse(
+                        body[:500_000].decode("utf-8", "replace") if status == 200 else ""
+                    )
             except httpx.HTTPError:
                 self._robots[key] = None
         robots = self._robots[key]
@@ -249,7 +207,9 @@ class _Site:
             return
         for info in socket.getaddrinfo(host, None):
             if not ipaddress.ip_address(info[4][0]).is_global:
-                raise InputError(f"{host} resolves to the private address {info[4][0]}; name it in crawl.allow_private")
+                raise InputError(
+                    f"{host} resolves to the private address {info[4][0]}; name it in crawl.allow_private"
+                )
 
 
 class _Archive:
@@ -259,10 +219,14 @@ class _Archive:
         self._file = file
         self._writer = WARCWriter(file, gzip=True)
         self._writer.write_record(
-            self._writer.create_warcinfo_record(config.name, {"software": config.user_agent, "format": "WARC/1.0"})
+            self._writer.create_warcinfo_record(
+                config.name, {"software": config.user_agent, "format": "WARC/1.0"}
+            )
         )
 
-    def write(self, url: str, status: int, headers: list[tuple[str, str]], body: bytes, user_agent: str) -> None:
+    def write(
+        self, url: str, status: int, headers: list[tuple[str, str]], body: bytes, user_agent: str
+    ) -> None:
         """Add the request and the response of one page."""
         # The HTTP library has taken the chunks apart, so the header that announces them must go.
         kept = [(name, value) for name, value in headers if name.lower() != "transfer-encoding"]
@@ -278,7 +242,9 @@ class _Archive:
             url,
             "request",
             http_headers=StatusAndHeaders(
-                f"GET {path} HTTP/1.1", [("Host", parts.netloc), ("User-Agent", user_agent)], is_http_request=True
+                f"GET {path} HTTP/1.1",
+                [("Host", parts.netloc), ("User-Agent", user_agent)],
+                is_http_request=True,
             ),
         )
         self._writer.write_request_response_pair(request, response)
@@ -288,7 +254,10 @@ class _Archive:
 def _client(config: CrawlConfig) -> httpx.Client:
     # trust_env=False: a proxy from the environment would see, and could redirect, loopback requests.
     return httpx.Client(
-        timeout=config.timeout, follow_redirects=False, headers={"User-Agent": config.user_agent}, trust_env=False
+        timeout=config.timeout,
+        follow_redirects=False,
+        headers={"User-Agent": config.user_agent},
+        trust_env=False,
     )
 
 
@@ -319,10 +288,13 @@ def _fetch(url: str, site: _Site, archive: _Archive) -> tuple[str, list[str], in
 
 
 def _links(url: str, body: bytes) -> Iterator[str]:
-    tree = HTMLTree.parse_from_bytes(body, "utf-8")
-    for node in tree.document.query_selector_all("a[href]"):
+    try:
+        hrefs = [node.get("href") or "" for node in lxml.html.document_fromstring(body).iter("a")]
+    except (lxml.etree.LxmlError, ValueError):
+        return
+    for href in hrefs:
         try:
-            link = urldefrag(urljoin(url, node.getattr("href"))).url
+            link = urldefrag(urljoin(url, href.strip())).url
             if urlsplit(link).scheme in ("http", "https"):
                 yield link
         except ValueError:  # a link that is no URL

@@ -25,7 +25,9 @@ import xxhash
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from data_pipeline.minhash import MinHashConfig, as_matrix, choose_bands, jaccard, shingle_hashes
+from data_pipeline.config import DedupConfig
+from data_pipeline.engine import collect, from_tables, map_tables, shuffle
+from data_pipeline.minhash import as_matrix, choose_bands, jaccard, shingle_hashes
 
 EXACT, NEAR = "exact_dedup", "near_dedup"
 REMOVALS = pa.schema(
@@ -59,7 +61,7 @@ class Members:
     stored_texts: ray.data.Dataset | None
 
 
-def find_duplicates(members: Members, config: MinHashConfig, num_partitions: int) -> pa.Table:
+def find_duplicates(members: Members, config: DedupConfig, num_partitions: int) -> pa.Table:
     """Which new documents are copies, and of which kept document.
 
     Args:
@@ -74,47 +76,28 @@ def find_duplicates(members: Members, config: MinHashConfig, num_partitions: int
     if not len(edges):
         return REMOVALS.empty_table()
     groups = _groups(edges)
-    texts = members.new.map_batches(
-        _attach_group, batch_format="pyarrow", batch_size=None, fn_kwargs={"groups": ray.put(groups)}
-    )
+    texts = map_tables(members.new, _attach_group, groups=ray.put(groups))
     stored = _stored_in_groups(members, groups)
     if stored is not None:
         texts = texts.union(stored)
-    removals = texts.repartition(num_partitions, keys=["group"]).map_batches(
-        _verify_groups, batch_format="pyarrow", batch_size=None, fn_kwargs={"config": config}
-    )
-    return _collect(removals, REMOVALS).sort_by("row_id")
+    removals = map_tables(shuffle(texts, "group", num_partitions), _verify_groups, config=config)
+    return collect(removals, REMOVALS).sort_by("row_id")
 
 
-def _candidate_edges(members: Members, config: MinHashConfig, num_partitions: int) -> np.ndarray:
+def _candidate_edges(members: Members, config: DedupConfig, num_partitions: int) -> np.ndarray:
     bands, rows = choose_bands(config.threshold, config.num_permutations)
     narrow = members.new.select_columns(MEMBER_COLUMNS)
     if members.stored.num_rows:
         keys = pa.array(-1 - np.arange(members.stored.num_rows), pa.int64())
-        narrow = narrow.union(
-            ray.data.from_arrow(members.stored.append_column("key", keys).select(MEMBER_COLUMNS))
-        )
-    edges = (
-        narrow.map_batches(
-            _buckets,
-            batch_format="pyarrow",
-            batch_size=None,
-            fn_kwargs={"bands": bands, "rows": rows, "num_permutations": config.num_permutations},
-        )
-        .repartition(num_partitions, keys=["bucket"])
-        .map_batches(_star_edges, batch_format="pyarrow", batch_size=None)
-    )
-    table = _collect(edges, EDGES)
+        stored = members.stored.append_column("key", keys).select(MEMBER_COLUMNS)
+        narrow = narrow.union(from_tables([stored]))
+    buckets = map_tables(narrow, _buckets, bands=bands, rows=rows, num_permutations=config.num_permutations)
+    table = collect(map_tables(shuffle(buckets, "bucket", num_partitions), _star_edges), EDGES)
     pairs = np.stack([table["left"].to_numpy(), table["right"].to_numpy()], axis=1)
     return np.unique(pairs, axis=0)
 
 
 EDGES = pa.schema([("left", pa.int64()), ("right", pa.int64())])
-
-
-def _collect(dataset: ray.data.Dataset, schema: pa.Schema) -> pa.Table:
-    tables = [table.select(schema.names).cast(schema) for table in ray.get(dataset.to_arrow_refs()) if table.num_rows]
-    return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
 def _buckets(table: pa.Table, bands: int, rows: int, num_permutations: int) -> pa.Table:
@@ -126,13 +109,18 @@ def _buckets(table: pa.Table, bands: int, rows: int, num_permutations: int) -> p
     buckets = [
         np.fromiter(
             # The band's number is the hash's seed: equal values in different bands must not meet.
-            (xxhash.xxh3_64_intdigest(part.tobytes(), seed=band + 1) for part in matrix[:, band * rows : (band + 1) * rows]),
+            (
+                xxhash.xxh3_64_intdigest(part.tobytes(), seed=band + 1)
+                for part in matrix[:, band * rows : (band + 1) * rows]
+            ),
             np.uint64,
             len(keys),
         )
         for band in range(bands)
     ]
-    text_hashes = (xxhash.xxh3_64_intdigest(value.encode(), seed=0) for value in table["text_hash"].to_pylist())
+    text_hashes = (
+        xxhash.xxh3_64_intdigest(value.encode(), seed=0) for value in table["text_hash"].to_pylist()
+    )
     buckets.append(np.fromiter(text_hashes, np.uint64, len(keys)))
     return pa.table({"bucket": np.concatenate(buckets).view(np.int64), "key": np.tile(keys, bands + 1)})
 
@@ -177,12 +165,13 @@ def _stored_in_groups(members: Members, groups: pa.Table) -> ray.data.Dataset | 
     wanted = -1 - keys[keys < 0]
     if members.stored_texts is None or not len(wanted):
         return None
-    key_of = members.stored.select(["doc_id"]).append_column(
-        "key", pa.array(-1 - np.arange(members.stored.num_rows), pa.int64())
-    ).take(pa.array(wanted))
-    return members.stored_texts.map_batches(
-        _stored_rows, batch_format="pyarrow", batch_size=None, fn_kwargs={"key_of_ref": ray.put(key_of)}
-    ).map_batches(_attach_group, batch_format="pyarrow", batch_size=None, fn_kwargs={"groups": ray.put(groups)})
+    key_of = (
+        members.stored.select(["doc_id"])
+        .append_column("key", pa.array(-1 - np.arange(members.stored.num_rows), pa.int64()))
+        .take(pa.array(wanted))
+    )
+    rows = map_tables(members.stored_texts, _stored_rows, key_of_ref=ray.put(key_of))
+    return map_tables(rows, _attach_group, groups=ray.put(groups))
 
 
 def _stored_rows(table: pa.Table, key_of_ref: ray.ObjectRef) -> pa.Table:
@@ -192,7 +181,7 @@ def _stored_rows(table: pa.Table, key_of_ref: ray.ObjectRef) -> pa.Table:
     return table.filter(pc.is_valid(place)).select(TEXT_COLUMNS)
 
 
-def _verify_groups(table: pa.Table, config: MinHashConfig) -> pa.Table:
+def _verify_groups(table: pa.Table, config: DedupConfig) -> pa.Table:
     """Removals of a partition that holds whole groups."""
     rows = table.to_pylist()
     groups: dict[int, list[dict]] = {}
@@ -207,7 +196,7 @@ def _keeper_order(row: dict) -> tuple:
     return (row["key"] >= 0, row["source_rank"], -row["num_chars"], row["doc_id"], row["key"])
 
 
-def _verify_group(rows: list[dict], config: MinHashConfig) -> list[dict]:
+def _verify_group(rows: list[dict], config: DedupConfig) -> list[dict]:
     kept: list[tuple[str, np.ndarray]] = []
     kept_by_hash: dict[str, str] = {}
     removals = []
@@ -227,7 +216,9 @@ def _verify_group(rows: list[dict], config: MinHashConfig) -> list[dict]:
     return removals
 
 
-def _most_similar(shingles: np.ndarray, kept: list[tuple[str, np.ndarray]], threshold: float) -> tuple[float, str]:
+def _most_similar(
+    shingles: np.ndarray, kept: list[tuple[str, np.ndarray]], threshold: float
+) -> tuple[float, str]:
     best, match = 0.0, ""
     for doc_id, other in kept:
         # Jaccard is at most the ratio of the set sizes, which costs nothing to look at.
@@ -239,7 +230,9 @@ def _most_similar(shingles: np.ndarray, kept: list[tuple[str, np.ndarray]], thre
     return best, match
 
 
-def _removal(row: dict, stage: str, reason: str, keeper: str, similarity: float, threshold: float | None) -> dict:
+def _removal(
+    row: dict, stage: str, reason: str, keeper: str, similarity: float, threshold: float | None
+) -> dict:
     return {
         "row_id": row["key"],
         "stage": stage,

@@ -13,73 +13,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from data_pipeline.errors import InputError
+from data_pipeline.filter_presets import PRESETS, FilterOptions
 from data_pipeline.schema import Verdict, replace_column, split
 from data_pipeline.words import count_words
 
 STAGE = "filter"
-
-
-@dataclass(frozen=True)
-class FilterOptions:
-    """Bounds of one preset."""
-
-    min_words: int = 50
-    """Fewest words (Gopher: 50)."""
-    max_words: int = 100_000
-    """Most words (Gopher: 100,000)."""
-    max_symbol_ratio: float = 0.1
-    """Most hash signs and ellipses a word (Gopher: 0.1)."""
-    max_bullet_ratio: float = 0.9
-    """Largest share of lines that begin with a bullet (Gopher: 0.9)."""
-    max_ellipsis_ratio: float = 0.3
-    """Largest share of lines that end in an ellipsis (Gopher: 0.3)."""
-    min_letter_ratio: float = 0.5
-    """Smallest share of letters among characters that are no space."""
-    max_duplicate_line_ratio: float = 0.3
-    """Largest share of characters in lines seen before in the document (Gopher: 0.3 of lines, 0.2 of characters)."""
-    max_replacement_ratio: float = 0.001
-    """Largest share of U+FFFD, the mark of undecodable bytes."""
-    drop_lorem_ipsum: bool = True
-    """Drop placeholder text (C4)."""
-
-
-PRESETS = {
-    "web": FilterOptions(),
-    "books": FilterOptions(
-        min_words=100,
-        max_words=10_000_000,
-        max_symbol_ratio=0.3,
-        max_bullet_ratio=1.0,
-        max_ellipsis_ratio=0.5,
-        max_duplicate_line_ratio=0.4,
-        drop_lorem_ipsum=False,
-    ),
-    "wiki": FilterOptions(min_words=30, max_words=1_000_000, max_bullet_ratio=0.95, max_ellipsis_ratio=0.5),
-    "permissive": FilterOptions(
-        min_words=1,
-        max_words=100_000_000,
-        max_symbol_ratio=1e9,
-        max_bullet_ratio=1.0,
-        max_ellipsis_ratio=1.0,
-        min_letter_ratio=0.0,
-        max_duplicate_line_ratio=1.0,
-        drop_lorem_ipsum=False,
-    ),
-}
-DEFAULT_PRESET = {"web": "web", "books": "books", "wiki": "wiki", "files": "permissive"}
-
-
-def preset_of(kind: str, name: str) -> str:
-    """The preset a source uses: its own, else its kind's.
-
-    Raises:
-        InputError: an unknown preset.
-    """
-    chosen = name or DEFAULT_PRESET[kind]
-    if chosen not in PRESETS:
-        raise InputError(f"sources.preset: {chosen!r} is none of {', '.join(PRESETS)}")
-    return chosen
 
 
 @dataclass(frozen=True)
@@ -93,11 +31,19 @@ Rule = Callable[[_Document, FilterOptions], Verdict | None]
 
 
 def _too_few_words(doc: _Document, options: FilterOptions) -> Verdict | None:
-    return Verdict("too_few_words", doc.num_words, options.min_words) if doc.num_words < options.min_words else None
+    return (
+        Verdict("too_few_words", doc.num_words, options.min_words)
+        if doc.num_words < options.min_words
+        else None
+    )
 
 
 def _too_many_words(doc: _Document, options: FilterOptions) -> Verdict | None:
-    return Verdict("too_many_words", doc.num_words, options.max_words) if doc.num_words > options.max_words else None
+    return (
+        Verdict("too_many_words", doc.num_words, options.max_words)
+        if doc.num_words > options.max_words
+        else None
+    )
 
 
 def _too_many_symbols(doc: _Document, options: FilterOptions) -> Verdict | None:
@@ -125,7 +71,11 @@ SPACE = re.compile(r"\s+")
 def _too_few_letters(doc: _Document, options: FilterOptions) -> Verdict | None:
     letters = len(NO_LETTERS.sub("", doc.text))
     ratio = letters / max(1, len(SPACE.sub("", doc.text)))
-    return Verdict("too_few_letters", ratio, options.min_letter_ratio) if ratio < options.min_letter_ratio else None
+    return (
+        Verdict("too_few_letters", ratio, options.min_letter_ratio)
+        if ratio < options.min_letter_ratio
+        else None
+    )
 
 
 def _duplicate_lines(doc: _Document, options: FilterOptions) -> Verdict | None:

@@ -11,8 +11,12 @@ END = re.compile(
     r"^\s*(?:\*{3}\s*END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:the |this )?Project Gutenberg)[^\n]*$",
     re.I | re.M,
 )
-FIELD = re.compile(r"^(Title|Author|Language|Release date|Posting date)[ \t]*:[ \t]*([^\n]{1,300})$", re.I | re.M)
-PRODUCED = re.compile(r"\A\s*(?:Produced by|E-text prepared by|This etext was)[^\n]*(?:\n[^\n]+)*\n\s*\n", re.I)
+FIELD = re.compile(
+    r"^(Title|Author|Language|Release date|Posting date)[ \t]*:[ \t]*([^\n]{1,300})$", re.I | re.M
+)
+PRODUCED = re.compile(
+    r"\A\s*(?:Produced by|E-text prepared by|This etext was)[^\n]*(?:\n[^\n]+)*\n\s*\n", re.I
+)
 ILLUSTRATION = re.compile(r"^\s*\[Illustration[^\]\n]{0,500}\]\s*$", re.I | re.M)
 ITALICS = re.compile(r"(?<![^\W_])_([^_\n]{1,200}(?:\n[^_\n]{1,200})?)_(?![^\W_])")
 CHAPTER = re.compile(r"^(?:CHAPTER|BOOK|PART|VOLUME|ACT|SCENE|LETTER)\b", re.I)
@@ -32,7 +36,9 @@ class Book:
 def parse(content: str) -> Book:
     """Part header, body and footer of a file; a file without the marks is all body."""
     start = START.search(content) or START_OLD.search(content)
-    end = next((match for match in END.finditer(content) if start is None or match.start() > start.end()), None)
+    end = next(
+        (match for match in END.finditer(content) if start is None or match.start() > start.end()), None
+    )
     header = content[: start.start()] if start else content[:3000]
     fields = {name.lower(): value.strip() for name, value in FIELD.findall(header)} if start else {}
     body = content[start.end() if start else 0 : end.start() if end else len(content)]

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import pyarrow as pa
 
+from data_pipeline.config import LanguageConfig
 from data_pipeline.schema import Verdict, replace_column, split
 
 STAGE = "language"
 # fastText reads one line; more than this adds time and no certainty.
 MAX_CHARS = 20_000
-
-
-@dataclass(frozen=True)
-class LanguageConfig:
-    """Which languages are kept."""
-
-    keep: list[str] = field(default_factory=list)
-    """ISO 639-1 codes to keep; empty keeps all."""
-    min_score: float = 0.0
-    """Least certainty (0 to 1) of the language found; a document below it is removed."""
 
 
 def detect(text: str) -> tuple[str, float]:

@@ -7,7 +7,6 @@ permutation k; the permutations are datasketch's own (Broder 1997; datasketch 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import datasketch
@@ -15,45 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from data_pipeline.errors import InputError
+from data_pipeline.config import SIGNATURE_SCHEME, DedupConfig
 from data_pipeline.words import mix64, word_hashes
-
-SCHEME = "affine32"
-
-
-@dataclass(frozen=True)
-class MinHashConfig:
-    """How near-duplicates are found."""
-
-    threshold: float = 0.8
-    """Jaccard similarity of word shingles from which two documents count as duplicates (0.5 to 0.99)."""
-    num_permutations: int = 128
-    """Length of a signature; more is surer and slower."""
-    shingle_size: int = 5
-    """Words (characters, in scripts without spaces) to a shingle."""
-    seed: int = 1
-    """Seed of the permutations."""
-    max_source_loss: float = 0.5
-    """Largest share of a source's documents that near-duplicate removal may take; beyond it nothing is committed."""
-
-    def validate(self) -> None:
-        """Raise InputError, naming the field, for values that cannot work."""
-        if not 0.5 <= self.threshold <= 0.99:
-            raise InputError(f"dedup.threshold: {self.threshold} is outside 0.5 to 0.99")
-        if not 16 <= self.num_permutations <= 1024:
-            raise InputError(f"dedup.num_permutations: {self.num_permutations} is outside 16 to 1024")
-        if not 1 <= self.shingle_size <= 50:
-            raise InputError(f"dedup.shingle_size: {self.shingle_size} is outside 1 to 50")
-        if not 0 < self.max_source_loss <= 1:
-            raise InputError(f"dedup.max_source_loss: {self.max_source_loss} is outside 0 to 1")
-
-    @property
-    def scheme(self) -> str:
-        """What a stored signature depends on; signatures of another scheme are never compared."""
-        return (
-            f"{SCHEME} permutations={self.num_permutations} seed={self.seed} "
-            f"shingle={self.shingle_size} words=fnv1a64-casefold-1"
-        )
 
 
 def shingle_hashes(text: str, size: int) -> np.ndarray:
@@ -61,13 +23,13 @@ def shingle_hashes(text: str, size: int) -> np.ndarray:
     return np.unique(_shingles(word_hashes(text), size))
 
 
-def signature(text: str, config: MinHashConfig) -> np.ndarray:
+def signature(text: str, config: DedupConfig) -> np.ndarray:
     """uint32 signature of a text, [num_permutations]."""
     a, b = _permutations(config.num_permutations, config.seed)
     return _minhash(_shingles(word_hashes(text), config.shingle_size), a, b)
 
 
-def signatures(texts: list[str], config: MinHashConfig) -> pa.Array:
+def signatures(texts: list[str], config: DedupConfig) -> pa.Array:
     """Signatures of many texts as an Arrow binary column (little-endian uint32)."""
     return pa.array([signature(text, config).astype("<u4").tobytes() for text in texts], pa.binary())
 
@@ -88,7 +50,7 @@ def jaccard(left: np.ndarray, right: np.ndarray) -> float:
 
 @cache
 def _permutations(num_permutations: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    a, b = datasketch.MinHash(num_perm=num_permutations, seed=seed, scheme=SCHEME).permutations
+    a, b = datasketch.MinHash(num_perm=num_permutations, seed=seed, scheme=SIGNATURE_SCHEME).permutations
     return np.ascontiguousarray(a, np.uint32), np.ascontiguousarray(b, np.uint32)
 
 

@@ -11,14 +11,12 @@ nothing that a reader can see; the next one starts over from the last committed 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import importlib.metadata
-import itertools
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,57 +29,17 @@ import ray.data
 import xxhash
 
 from data_pipeline import clean, dedup, extract, filters, language, minhash, schema
+from data_pipeline.config import RefreshConfig, SourceConfig
 from data_pipeline.corpus import Corpus, DataFile
+from data_pipeline.engine import collect, from_tables, map_tables, stream
 from data_pipeline.errors import InputError
+from data_pipeline.filter_presets import preset_of
 from data_pipeline.shards import canonical_json, file_sha256
-from data_pipeline.sources import Record, SourceConfig, list_files, read_records
+from data_pipeline.sources import Record, list_files, read_records
 
 Progress = Callable[[str], None]
 BATCH_ROWS, BATCH_CHARS = 512, 16 << 20
 SAMPLE_CHARS = 300
-
-
-@dataclass(frozen=True)
-class RefreshConfig:
-    """What a refresh reads and how it decides."""
-
-    sources: list[SourceConfig] = field(default_factory=list)
-    """The sources, in order of priority: of two equal documents the earlier source's is kept."""
-    clean: clean.CleanConfig = field(default_factory=clean.CleanConfig)
-    """How text is normalised."""
-    language: language.LanguageConfig = field(default_factory=language.LanguageConfig)
-    """Which languages are kept."""
-    dedup: minhash.MinHashConfig = field(default_factory=minhash.MinHashConfig)
-    """How duplicates are found."""
-    unit_bytes: int = 32 << 20
-    """Input bytes that one task reads; small files are grouped up to it."""
-
-    def validate(self) -> None:
-        """Raise InputError for a configuration that cannot work, before any work."""
-        for index, source in enumerate(self.sources):
-            source.validate(f"sources[{index}]")
-            filters.preset_of(source.kind, source.preset)
-        names = [source.name for source in self.sources]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"sources.name: {twice[0]} is given twice; give each source a name of its own")
-        if self.unit_bytes <= 0:
-            raise InputError(f"unit_bytes: {self.unit_bytes} must be positive")
-        if self.clean.normalization not in ("NFC", "NFKC"):
-            raise InputError(f"clean.normalization: {self.clean.normalization!r} is neither NFC nor NFKC")
-        self.dedup.validate()
-
-    def content(self) -> dict[str, Any]:
-        """The configuration as plain values, without the paths: what decides how text is treated."""
-        content = asdict(self)
-        for source in content["sources"]:
-            del source["paths"]
-        return content
-
-    @property
-    def config_hash(self) -> str:
-        """sha256 of `content`, the same wherever the inputs lie."""
-        return hashlib.sha256(canonical_json(self.content())).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -113,7 +71,9 @@ class RefreshResult:
     changed: bool
 
 
-def refresh(corpus: Corpus, config: RefreshConfig, base: Path, progress: Progress = lambda line: None) -> RefreshResult:
+def refresh(
+    corpus: Corpus, config: RefreshConfig, base: Path, progress: Progress = lambda line: None
+) -> RefreshResult:
     """Take what is new in the sources into the corpus.
 
     Args:
@@ -146,7 +106,11 @@ def refresh(corpus: Corpus, config: RefreshConfig, base: Path, progress: Progres
         _guard_losses(config, staging, removals)
         progress("writing tables")
         files, counts = _write_tables(corpus, latest, staging, removals)
-        row = corpus.commit(files, _input_rows(inputs, config, read, counts, latest), _version_row(config, latest, inputs, counts))
+        row = corpus.commit(
+            files,
+            _input_rows(inputs, config, read, counts, latest),
+            _version_row(config, latest, inputs, counts),
+        )
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     damaged = [(inputs[index].name, error) for index, (_, error) in sorted(read.items()) if error]
@@ -204,26 +168,14 @@ def _read_all(
     cores = int(ray.cluster_resources().get("CPU", 1))
     total = sum(file.size for file in inputs)
     units = _units(inputs, max(1, min(config.unit_bytes, total // (4 * cores))))
-    done = ray.data.from_arrow(units).map_batches(
-        _stage_unit,
-        batch_format="pyarrow",
-        batch_size=None,
-        fn_kwargs={"config": config, "staging": str(staging)},
-        # A page that kills its worker must not be tried for ever, which is Ray Data's default.
-        ray_remote_args_fn=_bounded_retries,
-    )
+    done = map_tables(from_tables(units), _stage_unit, config=config, staging=str(staging))
     read: dict[int, tuple[int, str]] = {}
     documents = 0
-    for batch in done.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=0):
-        for row in batch.to_pylist():
-            read[row["file"]] = (row["num_documents"], row["error"])
-            documents += row["num_documents"]
+    for row in stream(done):
+        read[row["file"]] = (row["num_documents"], row["error"])
+        documents += row["num_documents"]
         progress(f"read {len(read)}/{len(inputs)} files, {documents:,} documents")
     return read
-
-
-def _bounded_retries() -> dict[str, Any]:
-    return {"max_retries": 2}
 
 
 def _stage_unit(unit: pa.Table, config: RefreshConfig, staging: str) -> pa.Table:
@@ -283,7 +235,7 @@ def _batches(records: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, 
 
 
 def _raw_table(batch: Sequence[tuple[int, Record]], source: SourceConfig, input_file: str) -> pa.Table:
-    preset = filters.preset_of(source.kind, source.preset)
+    preset = preset_of(source.kind, source.preset)
     columns = {
         "row_id": [row_id for row_id, _ in batch],
         "source": [source.name] * len(batch),
@@ -324,7 +276,9 @@ def process(table: pa.Table, config: RefreshConfig) -> pa.Table:
     alive = clean.clean(alive, config.clean)
     alive, foreign = language.identify(alive, config.language)
     alive, poor = filters.filter_documents(alive)
-    alive = schema.replace_column(alive, "signature", minhash.signatures(alive["text"].to_pylist(), config.dedup))
+    alive = schema.replace_column(
+        alive, "signature", minhash.signatures(alive["text"].to_pylist(), config.dedup)
+    )
     rows = pa.concat_tables(
         [schema.conform(_identified(part), schema.STAGED) for part in (alive, unread, empty, foreign, poor)]
     )
@@ -336,10 +290,14 @@ def _identified(table: pa.Table) -> pa.Table:
     texts = table["text"].to_pylist()
     doc_ids = [
         doc_id(source, uri, text)
-        for source, uri, text in zip(table["source"].to_pylist(), table["uri"].to_pylist(), texts, strict=True)
+        for source, uri, text in zip(
+            table["source"].to_pylist(), table["uri"].to_pylist(), texts, strict=True
+        )
     ]
     table = schema.replace_column(table, "doc_id", pa.array(doc_ids, pa.string()))
-    table = schema.replace_column(table, "text_hash", pa.array([text_hash(text) for text in texts], pa.string()))
+    table = schema.replace_column(
+        table, "text_hash", pa.array([text_hash(text) for text in texts], pa.string())
+    )
     return schema.replace_column(table, "num_chars", pa.array([len(text) for text in texts], pa.int64()))
 
 
@@ -378,14 +336,11 @@ def _load(units: pa.Table, columns: list[str], alive_only: bool, ranks: dict[str
     return pa.concat_tables(tables)
 
 
-def _load_files(paths: Sequence[str], columns: list[str], alive_only: bool, ranks: dict[str, int]) -> ray.data.Dataset:
+def _load_files(
+    paths: Sequence[str], columns: list[str], alive_only: bool, ranks: dict[str, int]
+) -> ray.data.Dataset:
     units = [pa.table({"path": [path]}) for path in paths]
-    return ray.data.from_arrow(units).map_batches(
-        _load,
-        batch_format="pyarrow",
-        batch_size=None,
-        fn_kwargs={"columns": columns, "alive_only": alive_only, "ranks": ranks},
-    )
+    return map_tables(from_tables(units), _load, columns=columns, alive_only=alive_only, ranks=ranks)
 
 
 def _find_duplicates(
@@ -443,14 +398,13 @@ def _write_tables(
         pa.table({"path": [str(path)], "name": [f"part-v{version:06d}-{attempt}-{path.stem}.parquet"]})
         for path in _staged_files(staging)
     ]
-    written = ray.data.from_arrow(units).map_batches(
-        _write_unit,
-        batch_format="pyarrow",
-        batch_size=None,
-        fn_kwargs={"root": str(corpus.root), "version": version, "removals": ray.put(removals)},
+    written = map_tables(
+        from_tables(units), _write_unit, root=str(corpus.root), version=version, removals=ray.put(removals)
     )
-    rows = list(itertools.chain.from_iterable(table.to_pylist() for table in ray.get(written.to_arrow_refs())))
-    files = [DataFile(row["table"], row["path"], row["size"], row["num_rows"]) for row in rows if row["table"]]
+    rows = collect(written, WRITTEN).to_pylist()
+    files = [
+        DataFile(row["table"], row["path"], row["size"], row["num_rows"]) for row in rows if row["table"]
+    ]
     counts: dict[int, tuple[int, int]] = {}
     for row in rows:
         if not row["table"]:

@@ -11,17 +11,17 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
-import ray.data
 
+from data_pipeline.config import ShardConfig
 from data_pipeline.corpus import Corpus
+from data_pipeline.engine import collect, from_tables, map_tables, shuffle
 from data_pipeline.errors import InputError
 from data_pipeline.shards import (
     DOC_ID,
@@ -40,25 +40,10 @@ from data_pipeline.tokenizer import Tokenizer, cached_tokenizer, is_validation
 Progress = Callable[[str], None]
 # Rows of a record batch: reading is zero-copy within one, so they are large.
 BATCH_DOCS = 8192
-
-
-@dataclass(frozen=True)
-class ShardConfig:
-    """How token shards are cut."""
-
-    val_share: float = 0.05
-    """Share of the documents, by hash of their text, that is held out for validation."""
-    shard_chars: int = 256 << 20
-    """Characters of text that go into one shard, about."""
-
-    def validate(self) -> None:
-        """Raise InputError, naming the field, for values that cannot work."""
-        if not 0 < self.val_share < 0.5:
-            raise InputError(
-                f"shards.val_share: {self.val_share} is outside 0 to 0.5; validation is less than the training data"
-            )
-        if self.shard_chars <= 0:
-            raise InputError(f"shards.shard_chars: {self.shard_chars} must be positive")
+SHARD_ROWS = pa.schema(
+    [("path", pa.string()), ("source", pa.string()), ("split", pa.string()), ("num_tokens", pa.int64()),
+     ("num_docs", pa.int64()), ("num_bytes", pa.int64()), ("size", pa.int64()), ("sha256", pa.string())]
+)  # fmt: skip
 
 
 def write_shards(
@@ -69,7 +54,7 @@ def write_shards(
     config: ShardConfig,
     root: Path,
     progress: Progress = lambda line: None,
-) -> tuple[Path, Manifest]:
+) -> tuple[Path, Manifest, bool]:
     """Encode a corpus version into `<root>/<name>/<version folder>`, or find it there.
 
     Args:
@@ -79,7 +64,7 @@ def write_shards(
         root: <workspace>/tokens.
 
     Returns:
-        (folder of the dataset, its manifest).
+        (folder of the dataset, its manifest, whether it was made now).
 
     Raises:
         InputError: the corpus version holds no document.
@@ -90,21 +75,24 @@ def write_shards(
         canonical_json({"shards": asdict(config), "corpus": version["config_hash"], "format": FORMAT_VERSION})
     ).hexdigest()
     folder = root / name / f"v{version['version']:06d}-{sha256[:8]}-{config_hash[:8]}"
-    if (folder / MANIFEST_NAME).exists():
+    is_new = not (folder / MANIFEST_NAME).exists()
+    if not is_new:
         progress(f"tokens of corpus version {version['version']} are there already")
         manifest = Manifest.load(folder)
     else:
         temporary = folder.with_name(f".tmp-{folder.name}")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        common = {
+        common: dict[str, Any] = {
             "tokenizer": tokenizer.name,
             "tokenizer_sha256": sha256,
             "vocab_size": tokenizer.vocab_size,
             "eot_id": tokenizer.eot_id,
         }
         shards = _write_all(corpus, version, tokenizer, config, temporary, common, progress)
-        manifest = Manifest(name=name, corpus_version=version["version"], config_hash=config_hash, shards=shards, **common)
+        manifest = Manifest(
+            name=name, corpus_version=version["version"], config_hash=config_hash, shards=shards, **common
+        )
         (temporary / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
@@ -113,7 +101,7 @@ def write_shards(
         json.dumps({"version": folder.name, "manifest_hash": manifest.manifest_hash}), encoding="utf-8"
     )
     latest.with_suffix(".tmp").replace(latest)
-    return folder, manifest
+    return folder, manifest, is_new
 
 
 def latest_dataset(root: Path, name: str) -> Path:
@@ -147,25 +135,19 @@ def _write_all(
     units = [pa.table({"path": [path]}) for path in files]
     total = sum(num_shards.values())
     progress(f"encoding {version_size(corpus, version):,} documents into {total} shards")
-    encoded = ray.data.from_arrow(units).map_batches(
+    encoded = map_tables(
+        from_tables(units),
         _encode_file,
-        batch_format="pyarrow",
-        batch_size=None,
-        fn_kwargs={
-            "name": tokenizer.name,
-            "text": tokenizer.text,
-            "num_shards": num_shards,
-            "val_share": config.val_share,
-        },
+        name=tokenizer.name,
+        text=tokenizer.text,
+        num_shards=num_shards,
+        val_share=config.val_share,
     )
-    written = encoded.repartition(min(200, total), keys=["shard"]).map_batches(
-        _write_partition,
-        batch_format="pyarrow",
-        batch_size=None,
-        fn_kwargs={"folder": str(folder), "common": common},
+    written = map_tables(
+        shuffle(encoded, "shard", total), _write_partition, folder=str(folder), common=common
     )
-    rows = itertools.chain.from_iterable(table.to_pylist() for table in ray.get(written.to_arrow_refs()))
-    return tuple(sorted((ShardInfo(**row) for row in rows), key=lambda shard: shard.path))
+    shards = (ShardInfo(**row) for row in collect(written, SHARD_ROWS).to_pylist())
+    return tuple(sorted(shards, key=lambda shard: shard.path))
 
 
 def version_size(corpus: Corpus, version: dict[str, Any]) -> int:
@@ -177,7 +159,9 @@ def _plan(corpus: Corpus, version: dict[str, Any], config: ShardConfig) -> dict[
     """{source/split: number of shards}, from the characters each holds."""
     table = corpus.read("documents", version, ["source", "text_hash", "num_chars"])
     if not table.num_rows:
-        raise InputError(f"{corpus.root}: version {version['version']} keeps no document; nothing to tokenise")
+        raise InputError(
+            f"{corpus.root}: version {version['version']} keeps no document; nothing to tokenise"
+        )
     chars: dict[str, int] = {}
     for source, text_hash, num_chars in zip(*(column.to_pylist() for column in table.columns), strict=True):
         key = f"{source}/{_split(text_hash, config.val_share)}"
@@ -201,7 +185,9 @@ def _encode_file(
     pieces: list[np.ndarray] = []
     for path in units["path"].to_pylist():
         table = pq.read_table(path, columns=["doc_id", "source", "text_hash", "text"], partitioning=None)
-        for doc_id, source, text_hash, document in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        for doc_id, source, text_hash, document in zip(
+            *(column.to_pylist() for column in table.columns), strict=True
+        ):
             key = f"{source}/{_split(text_hash, val_share)}"
             # The id is a hash: its leading bits spread documents evenly over the shards.
             index = int(doc_id[:8], 16) * num_shards[key] >> 32
@@ -230,9 +216,13 @@ def _write_partition(table: pa.Table, folder: str, common: dict[str, Any]) -> pa
     start = 0
     for shard, group in itertools.groupby(names):
         length = len(list(group))
-        rows.append(asdict(_write_shard(table.slice(start, length).drop_columns(["shard"]), shard, Path(folder), common)))
+        rows.append(
+            asdict(
+                _write_shard(table.slice(start, length).drop_columns(["shard"]), shard, Path(folder), common)
+            )
+        )
         start += length
-    return pa.Table.from_pylist(rows)
+    return pa.Table.from_pylist(rows, schema=SHARD_ROWS)
 
 
 def _write_shard(table: pa.Table, shard: str, folder: Path, common: dict[str, Any]) -> ShardInfo:

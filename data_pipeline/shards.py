@@ -100,7 +100,9 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
-        return json.dumps({**self._content(), "manifest_hash": self.manifest_hash}, indent=2, ensure_ascii=False)
+        return json.dumps(
+            {**self._content(), "manifest_hash": self.manifest_hash}, indent=2, ensure_ascii=False
+        )
 
     @classmethod
     def load(cls, folder: Path | str) -> Manifest:
@@ -213,7 +215,8 @@ class TokenDataset:
             for shard in shards:
                 check_shard(self.folder, shard, verify=verify)
         self.streams: Mapping[str, TokenStream] = {
-            source: TokenStream(source, self.folder, shards, dtype) for source, shards in sorted(by_source.items())
+            source: TokenStream(source, self.folder, shards, dtype)
+            for source, shards in sorted(by_source.items())
         }
 
     @property
@@ -233,7 +236,9 @@ def check_shard(folder: Path, shard: ShardInfo, *, verify: bool) -> None:
         raise InputError(f"{path} is missing, the manifest names it; restore it or tokenise again")
     size = path.stat().st_size
     if size != shard.size:
-        raise InputError(f"{path}: {size} bytes, the manifest says {shard.size}; the shard is damaged, tokenise again")
+        raise InputError(
+            f"{path}: {size} bytes, the manifest says {shard.size}; the shard is damaged, tokenise again"
+        )
     if verify and file_sha256(path) != shard.sha256:
         raise InputError(f"{path}: sha256 differs from the manifest; the shard is damaged, tokenise again")
 
@@ -249,7 +254,9 @@ def _map_shard(folder: Path, shard: ShardInfo, dtype: np.dtype) -> Iterable[tupl
             # `.values` ignores a slice's offset, so cut by the first and last list offset.
             tokens = column.values.to_numpy()[offsets[0] : offsets[-1]]
             if tokens.dtype != dtype:
-                raise InputError(f"{path}: tokens are {tokens.dtype}, the manifest's vocabulary needs {dtype}")
+                raise InputError(
+                    f"{path}: tokens are {tokens.dtype}, the manifest's vocabulary needs {dtype}"
+                )
             yield tokens, (offsets[:-1] - offsets[0]).astype(np.int64)
     except (pa.ArrowInvalid, OSError, KeyError) as error:
         raise InputError(f"{path} cannot be read as an Arrow IPC file ({error}); tokenise again") from None

@@ -10,23 +10,19 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 
+from data_pipeline.config import SPECIAL_TOKENS, TokenizerConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.errors import InputError
 from data_pipeline.shards import canonical_json
 
-EOT = "<|endoftext|>"
-SPECIAL_TOKENS = (
-    EOT,
-    *("<|pad|>", "<|mask|>", "<|start|>", "<|delimiter|>", "<|classify|>"),
-    *("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
-)
+EOT = SPECIAL_TOKENS[0]
 # GPT-4's pre-tokenisation (contractions, words with one leading space, digits in threes, punctuation, line
 # ends), with Han and Kana runs as pieces of their own so that they never glue to Latin words.
 PATTERN = (
@@ -36,32 +32,13 @@ PATTERN = (
 )
 
 
-@dataclass(frozen=True)
-class TokenizerConfig:
-    """How the tokenizer is trained."""
-
-    name: str = "bpe"
-    """Name of the tokenizer and of the token dataset made with it."""
-    vocab_size: int = 16384
-    """Tokens in the vocabulary, special ones included (at least 266)."""
-    sample_bytes: int = 200 << 20
-    """Text that training looks at, at most; documents are taken in the order of their ids, which is random."""
-    min_frequency: int = 2
-    """Pairs seen less often are never merged."""
-
-    def validate(self) -> None:
-        """Raise InputError, naming the field, for values that cannot work."""
-        least = 256 + len(SPECIAL_TOKENS)
-        if not least <= self.vocab_size <= 1 << 20:
-            raise InputError(f"tokenizer.vocab_size: {self.vocab_size} is outside {least} to {1 << 20}")
-        if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
-            raise InputError(f"tokenizer.name: {self.name!r} must be letters, digits, - and _; it names a folder")
-        if self.sample_bytes <= 0:
-            raise InputError(f"tokenizer.sample_bytes: {self.sample_bytes} must be positive")
-
-
 def train_tokenizer(
-    corpus: Corpus, version: dict, config: TokenizerConfig, folder: Path, val_share: float, progress: Callable[[str], None]
+    corpus: Corpus,
+    version: dict,
+    config: TokenizerConfig,
+    folder: Path,
+    val_share: float,
+    progress: Callable[[str], None],
 ) -> Path:
     """Train on the training split of a corpus version, or take what an earlier call made from the same.
 
@@ -145,9 +122,11 @@ def _sample(corpus: Corpus, version: dict, config: TokenizerConfig, val_share: f
             size += num_chars
     for start in range(0, len(wanted), 4096):
         part = wanted[start : start + 4096]
-        yield from documents.to_table(columns=["text", "doc_id"], filter=pc.field("doc_id").isin(part)).sort_by(
-            "doc_id"
-        )["text"].to_pylist()
+        yield from (
+            documents.to_table(columns=["text", "doc_id"], filter=pc.field("doc_id").isin(part))
+            .sort_by("doc_id")["text"]
+            .to_pylist()
+        )
 
 
 def is_validation(text_hash: str, val_share: float) -> bool:
@@ -196,7 +175,9 @@ class Tokenizer:
         try:
             return cls(path.parent.name, path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise InputError(f"{path} does not exist; make a tokenizer with python -m workflows.tokenize") from None
+            raise InputError(
+                f"{path} does not exist; make a tokenizer with python -m workflows.tokenize"
+            ) from None
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise InputError(f"{path} is no byte-level BPE that gptmill can read ({error})") from None
 

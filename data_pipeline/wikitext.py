@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import mwparserfromhell
-from mwparserfromhell.nodes import Comment, ExternalLink, Heading, HTMLEntity, Tag, Template, Text, Wikilink
+from mwparserfromhell.nodes import ExternalLink, Heading, HTMLEntity, Tag, Template, Text, Wikilink
 
 DISAMBIGUATION = re.compile(r"\{\{\s*(?:[\w -]*disambig\w*|dab|hndis|geodis|消歧义|消歧義)\s*[|}]", re.I)
 # Section titles that hold lists of links and sources, no prose.
@@ -14,9 +14,40 @@ END_SECTIONS = {
     *("references", "external links", "see also", "further reading", "notes", "sources", "bibliography"),
     *("footnotes", "citations", "参考文献", "外部链接", "外部連結", "参见", "參見", "注释", "參考文獻"),
 }
-DROPPED_TAGS = {"ref", "gallery", "math", "timeline", "table", "references", "imagemap", "score", "style", "hiero"}
-MEDIA_PREFIXES = ("file", "image", "category", "datei", "fichier", "archivo", "kategorie", "文件", "分类", "分類")
-UNITS = {"m": "metres", "ft": "feet", "km": "kilometres", "mi": "miles", "kg": "kilograms", "lb": "pounds", "C": "°C", "F": "°F"}
+DROPPED_TAGS = {
+    "ref",
+    "gallery",
+    "math",
+    "timeline",
+    "table",
+    "references",
+    "imagemap",
+    "score",
+    "style",
+    "hiero",
+}
+MEDIA_PREFIXES = (
+    "file",
+    "image",
+    "category",
+    "datei",
+    "fichier",
+    "archivo",
+    "kategorie",
+    "文件",
+    "分类",
+    "分類",
+)
+UNITS = {
+    "m": "metres",
+    "ft": "feet",
+    "km": "kilometres",
+    "mi": "miles",
+    "kg": "kilograms",
+    "lb": "pounds",
+    "C": "°C",
+    "F": "°F",
+}
 
 
 def is_disambiguation(source: str) -> bool:
@@ -70,7 +101,7 @@ def _node(node: Any) -> str:
             return ""
     if isinstance(node, Tag):
         return _tag(node)
-    return "" if isinstance(node, Comment) else ""
+    return ""
 
 
 def _wikilink(node: Wikilink) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from gpt.evaluate import Score
 
 if TYPE_CHECKING:
-    from gpt.trainer import Trainer, TrainResult
+    from gpt.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,32 @@ class EvaluationRecord:
     """By source, and "all"."""
     seconds: float
     """How long the evaluation took."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How training ended; plain values."""
+
+    step: int
+    """Updates made."""
+    samples_consumed: int
+    """Sequences trained on."""
+    tokens: int
+    """Tokens trained on."""
+    first_evaluation: dict[str, Score]
+    """Validation scores before the first update of the run, by source and "all"; empty without validation data."""
+    last_evaluation: dict[str, Score]
+    """The newest validation scores."""
+    checkpoint: Path
+    """The last checkpoint."""
+    seconds: float
+    """Wall time of fit(), evaluations and checkpoints included; of this part alone when resumed."""
+    resumed_from: int | None
+    """Step of the checkpoint this part began with, None at the start."""
+    skipped_updates: int
+    """Updates skipped because the gradient was not finite."""
+    stopped: bool
+    """Ended early by SIGTERM or request_stop; the same call goes on from the checkpoint."""
 
 
 class Callback:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from gpt.checkpoint import checkpoint_path, latest_checkpoint, read_checkpoint, 
 from gpt.config import ConfigError, ModelConfig, TrainConfig
 from gpt.distributed import default_device, from_main_worker, sigterm_sets, wait_for_all
 from gpt.evaluate import Score, evaluate_bits_per_byte
-from gpt.events import Callback, EvaluationRecord, StepRecord
+from gpt.events import Callback, EvaluationRecord, StepRecord, TrainResult
 from gpt.loader import BatchLoader, StepBatch
 from gpt.meter import StepMeter
 from gpt.model import GPT
@@ -45,32 +45,6 @@ logger = logging.getLogger(__name__)
 
 class TrainingDiverged(RuntimeError):
     """The gradient was not finite several steps in a row."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How training ended; plain values."""
-
-    step: int
-    """Updates made."""
-    samples_consumed: int
-    """Sequences trained on."""
-    tokens: int
-    """Tokens trained on."""
-    first_evaluation: dict[str, Score]
-    """Validation scores before the first update of the run, by source and "all"; empty without validation data."""
-    last_evaluation: dict[str, Score]
-    """The newest validation scores."""
-    checkpoint: Path
-    """The last checkpoint."""
-    seconds: float
-    """Wall time of fit(), evaluations and checkpoints included; of this part alone when resumed."""
-    resumed_from: int | None
-    """Step of the checkpoint this part began with, None at the start."""
-    skipped_updates: int
-    """Updates skipped because the gradient was not finite."""
-    stopped: bool
-    """Ended early by SIGTERM or request_stop; the same call goes on from the checkpoint."""
 
 
 class Trainer:
@@ -176,7 +150,10 @@ class Trainer:
         return self.step * self.config.batch_size
 
     def request_stop(self) -> None:
-        """Ask for an end after the current step, with a checkpoint; any worker, any thread, any callback may."""
+        """Ask for an end with a checkpoint; any worker, thread or callback may.
+
+        The workers agree on it when they next make a step record, every log_every steps.
+        """
         self._stop.set()
 
     def fit(self) -> TrainResult:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipeline.config import SourceConfig
 from data_pipeline.errors import InputError
-
-KINDS = ("web", "books", "wiki", "files")
 
 # File names that a folder is searched for, by kind.
 PATTERNS = {
@@ -25,39 +24,6 @@ PATTERNS = {
         *("*.parquet", "*.arrow", "*.txt", "*.txt.gz", "*.md"),
     ),
 }
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """One place that documents come from."""
-
-    name: str = ""
-    """The source's name in every table and report: web, book, wiki, or one of your own."""
-    kind: str = "files"
-    """How to read it: web (WARC, ARC, WET, HTML), books (Gutenberg text), wiki (MediaWiki XML) or files (JSONL, Parquet, Arrow, text)."""
-    paths: list[str] = field(default_factory=list)
-    """Files, folders (searched to the bottom) or globs."""
-    license: str = ""
-    """Licence that is recorded with each document."""
-    preset: str = ""
-    """Filter preset: web, books, wiki or permissive; empty takes the kind's own."""
-    text_column: str = "text"
-    """Column that holds the text (JSONL, Parquet, Arrow)."""
-    uri_column: str = ""
-    """Column that identifies a document (JSONL, Parquet, Arrow); empty: the file's path and the row number."""
-    title_column: str = ""
-    """Column that holds the title (JSONL, Parquet, Arrow)."""
-
-    def validate(self, where: str = "sources") -> None:
-        """Raise InputError, naming the field, when the source cannot be read as configured."""
-        if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
-            raise InputError(
-                f"{where}.name: {self.name!r} must be letters, digits, - and _; it names columns and files"
-            )
-        if self.kind not in KINDS:
-            raise InputError(f"{where}.kind: {self.kind!r} is none of {', '.join(KINDS)} (source {self.name})")
-        if not self.paths:
-            raise InputError(f"{where}.paths: source {self.name} names no path; give files, folders or globs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +65,17 @@ def list_files(source: SourceConfig) -> list[Path]:
             ]
             if not files:
                 patterns = " ".join(PATTERNS[source.kind])
-                raise InputError(f"source {source.name}: no file for kind {source.kind} in {path} (looked for {patterns})")
+                raise InputError(
+                    f"source {source.name}: no file for kind {source.kind} in {path} (looked for {patterns})"
+                )
         elif path.is_file():
             files = [path]
         elif any(mark in given for mark in "*?["):
-            files = sorted(file for file in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))) if file.is_file())
+            files = sorted(
+                file
+                for file in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
+                if file.is_file()
+            )
             if not files:
                 raise InputError(f"source {source.name}: {given} matches no file")
         else:

@@ -11,7 +11,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.sources import Record, SourceConfig
+from data_pipeline.config import SourceConfig
+from data_pipeline.sources import Record
 from data_pipeline.sources.gutenberg import decode
 
 
@@ -34,7 +35,7 @@ def _open(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if path.suffix == ".zst":
-        return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")  # type: ignore[return-value]
+        return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
     return path.open("rb")
 
 

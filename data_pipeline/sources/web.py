@@ -153,7 +153,8 @@ def _page(uri: str, body: bytes, content_type: str, date: str) -> Record:
     if not body.strip():
         return Record(uri, date=date, reason="empty_body")
     is_html = _media_type(content_type) in HTML_TYPES
-    encoding = _charset(content_type) or detect_encoding(body, html5_compatible=True, from_html_meta=is_html)
+    found = detect_encoding(body, html5_compatible=True, from_html_meta=is_html)
+    encoding = _charset(content_type) or found or "utf-8"
     try:
         text = bytes_to_str(body, encoding, errors="replace", fallback_encodings=("utf-8", "windows-1252"))
     except LookupError:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from token_files import VOCAB_SIZE, documents, write_dataset
+from tiny_run import MODEL, VOCAB_SIZE, documents, write_dataset
 
-from gpt.config import ModelConfig, TrainConfig
+from gpt.config import ModelConfig
 
 
 @pytest.fixture(scope="session")
@@ -36,21 +36,7 @@ def token_bytes() -> np.ndarray:
 
 @pytest.fixture
 def model_config() -> ModelConfig:
-    return ModelConfig(vocab_size=VOCAB_SIZE, context_length=16, num_layers=2, num_heads=2, width=32)
-
-
-@pytest.fixture
-def train_config() -> TrainConfig:
-    return TrainConfig(
-        num_steps=6,
-        batch_size=8,
-        learning_rate=3e-3,
-        warmup_steps=2,
-        eval_every=0,
-        checkpoint_every=2,
-        keep_checkpoints=10,
-        precision="fp32",
-    )
+    return MODEL
 
 
 @pytest.fixture(autouse=True)

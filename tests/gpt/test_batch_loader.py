@@ -28,7 +28,9 @@ def order_of(dataset: TokenDataset, seed: int = 1) -> SampleOrder:
     return SampleOrder(windows, None, seed, CONTEXT)
 
 
-def rows_of(dataset: TokenDataset, steps: int, *, rank: int = 0, world_size: int = 1, **options) -> list[list]:
+def rows_of(
+    dataset: TokenDataset, steps: int, *, rank: int = 0, world_size: int = 1, **options
+) -> list[list]:
     """For each step this worker's rows as (source, tokens, targets)."""
     order = order_of(dataset)
     with BatchLoader(dataset, order, rank=rank, world_size=world_size, **options) as loader:
@@ -36,7 +38,9 @@ def rows_of(dataset: TokenDataset, steps: int, *, rank: int = 0, world_size: int
             [
                 (int(source), tokens.tolist(), targets.tolist())
                 for micro in next(loader).micro_batches
-                for source, tokens, targets in zip(micro.source_B, micro.tokens_BT, micro.targets_BT, strict=True)
+                for source, tokens, targets in zip(
+                    micro.source_B, micro.tokens_BT, micro.targets_BT, strict=True
+                )
             ]
             for _ in range(steps)
         ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from token_files import write_dataset
+from tiny_run import write_dataset
 
 from data_pipeline.shards import TokenDataset
 from gpt.config import ModelConfig

@@ -59,7 +59,10 @@ def test_only_the_newest_are_kept_and_nothing_half_written(tmp_path: Path, model
     (checkpoints_folder(tmp_path) / ".tmp-step_00000001-99").mkdir(parents=True)
     for step in (1, 2, 3, 12):
         save_checkpoint(tmp_path, model, optimizer, {"step": step}, keep=2)
-    assert sorted(path.name for path in checkpoints_folder(tmp_path).iterdir()) == ["step_00000003", "step_00000012"]
+    assert sorted(path.name for path in checkpoints_folder(tmp_path).iterdir()) == [
+        "step_00000003",
+        "step_00000012",
+    ]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
@@ -103,11 +106,16 @@ def test_a_damaged_step_is_written_anew(tmp_path: Path, model_config: ModelConfi
 
 def test_an_interrupted_write_leaves_the_old_folder(tmp_path: Path):
     target = tmp_path / "model"
-    with atomic_folder(target) as partial:
-        (partial / "a").write_text("old")
-    with pytest.raises(RuntimeError, match="power cut"), atomic_folder(target) as partial:
-        (partial / "a").write_text("new")
-        raise RuntimeError("power cut")
+
+    def write(text: str, error: Exception | None = None) -> None:
+        with atomic_folder(target) as partial:
+            (partial / "a").write_text(text)
+            if error:
+                raise error
+
+    write("old")
+    with pytest.raises(RuntimeError, match="power cut"):
+        write("new", RuntimeError("power cut"))
     assert (target / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -119,7 +127,11 @@ def test_an_exported_model_computes_the_same(tmp_path: Path, model_config: Model
     folder = export_model(tmp_path / "models" / "m", model, model_config, tokenizer, {"run": "r1"})
     export_model(folder, model, model_config, tokenizer, {"run": "r2"})
     loaded, content = load_model(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
     assert content["extra"] == {"run": "r2"}
     assert loaded.config == model_config
     tokens = torch.randint(0, 50, (1, 9))
@@ -130,7 +142,9 @@ def test_a_damaged_or_missing_export_says_so(tmp_path: Path, model_config: Model
     with pytest.raises(ConfigError, match=r"nowhere/config\.json is missing"):
         load_model(tmp_path / "nowhere")
     (tmp_path / "tokenizer.json").write_text("{}")
-    folder = export_model(tmp_path / "m", trained_model(model_config)[0], model_config, tmp_path / "tokenizer.json")
+    folder = export_model(
+        tmp_path / "m", trained_model(model_config)[0], model_config, tmp_path / "tokenizer.json"
+    )
     flip_a_byte(folder / "model.safetensors")
     with pytest.raises(ConfigError, match=r"model\.safetensors does not match"):
         load_model(folder)

@@ -23,7 +23,8 @@ def test_heads_that_do_not_divide_width_name_the_nearest_widths():
 
 
 @pytest.mark.parametrize(
-    "change", [{"dropout": 1.0}, {"num_layers": 0}, {"context_length": -1}, {"vocab_size": -5}, {"mlp_ratio": 0.0}]
+    "change",
+    [{"dropout": 1.0}, {"num_layers": 0}, {"context_length": -1}, {"vocab_size": -5}, {"mlp_ratio": 0.0}],
 )
 def test_impossible_shape_names_its_field(change: dict):
     with pytest.raises(ConfigError, match=next(iter(change))):
@@ -77,7 +78,8 @@ def test_presets_are_valid(name: str):
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"bias": False}, {"tie_embeddings": False}, {"mlp_ratio": 2.5}, {"vocab_size": 64, "num_layers": 1}]
+    "change",
+    [{}, {"bias": False}, {"tie_embeddings": False}, {"mlp_ratio": 2.5}, {"vocab_size": 64, "num_layers": 1}],
 )
 def test_parameter_count_matches_the_model(model_config: ModelConfig, change: dict):
     config = dataclasses.replace(model_config, **change)

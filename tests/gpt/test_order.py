@@ -82,11 +82,11 @@ def test_the_pattern_tests_catch_a_weak_round_function():
 
 @pytest.mark.parametrize("n", [3, 5, 12])
 def test_small_sources_are_shuffled_evenly_too(n: int):
-    num_keys = 4000
+    num_keys = 2000
     places = np.array([permute(np.arange(n), n, hash_key("small", n, i)) for i in range(num_keys)])
     for column in places.T:
         counts = np.bincount(column, minlength=n)
-        assert abs(counts / num_keys - 1 / n).max() < 0.03
+        assert abs(counts / num_keys - 1 / n).max() < 0.05
 
 
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=8), st.integers(0, 10**7), st.integers(0, 5000))
@@ -105,7 +105,7 @@ def test_shares_are_exact_and_never_shrink_as_training_grows(raw: list[float], t
     st.integers(0, 2**32),
     st.integers(0, 3 * BLOCK),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_counts_are_those_of_the_samples(sources: dict, seed: int, num_samples: int):
     windows = {name: n for name, (n, _) in sources.items()}
     order = SampleOrder(windows, {name: w for name, (_, w) in sources.items()}, seed, 8)
@@ -114,17 +114,19 @@ def test_counts_are_those_of_the_samples(sources: dict, seed: int, num_samples: 
 
 
 @given(
-    st.dictionaries(st.sampled_from("abcde"), st.tuples(st.integers(1, 400), st.floats(0.05, 1)), min_size=1),
+    st.dictionaries(st.sampled_from("abcde"), st.tuples(st.integers(1, 150), st.floats(0.05, 1)), min_size=1),
     st.integers(0, 2**32),
     st.sampled_from([1, 2, 3, 4]),
-    st.integers(1, 40),
+    st.integers(8, 40),
 )
-@settings(max_examples=40, deadline=None)
-def test_an_epoch_over_all_workers_has_every_window_once(sources: dict, seed: int, world_size: int, batch_size: int):
+@settings(max_examples=15, deadline=None)
+def test_an_epoch_over_all_workers_has_every_window_once(
+    sources: dict, seed: int, world_size: int, batch_size: int
+):
     order = SampleOrder(
         {name: n for name, (n, _) in sources.items()}, {name: w for name, (_, w) in sources.items()}, seed, 8
     )
-    num_batches = -(-1500 // batch_size)
+    num_batches = -(-800 // batch_size)
     pairs = []
     for start in range(0, num_batches * batch_size, batch_size):
         source, window = order.samples(start, batch_size)
@@ -158,7 +160,9 @@ def test_any_stretch_of_the_order_is_the_same_stretch():
 
 def test_the_order_never_changes_by_accident():
     # If this fails, the order changed: resumed runs would silently read other data. Raise ORDER_VERSION.
-    order = SampleOrder({"web": 5000, "book": 700, "wiki": 123}, {"web": 0.6, "book": 0.3, "wiki": 0.1}, 1337, 256)
+    order = SampleOrder(
+        {"web": 5000, "book": 700, "wiki": 123}, {"web": 0.6, "book": 0.3, "wiki": 0.1}, 1337, 256
+    )
     source, window = order.samples(0, 1000)
     rows = np.stack([source, window], axis=1).astype("<i8")
     assert hashlib.sha256(rows.tobytes()).hexdigest() == GOLDEN

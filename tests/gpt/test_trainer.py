@@ -15,27 +15,35 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
-from token_files import write_dataset
+from tiny_run import MODEL, TRAIN, write_dataset
 
 from gpt.checkpoint import checkpoint_path
 from gpt.config import ConfigError, ModelConfig, TrainConfig
-from gpt.events import Callback, EvaluationRecord, StepRecord
-from gpt.trainer import Trainer, TrainingDiverged, TrainResult
+from gpt.events import Callback, EvaluationRecord, StepRecord, TrainResult
+from gpt.trainer import Trainer, TrainingDiverged
 
 
 class Recorder(Callback):
-    """Keeps what it is told, and can break off training after a step."""
+    """Keeps what it is told, and can break off training, or ask for its end, after a step."""
 
-    def __init__(self, die_after: int | None = None) -> None:
-        self.die_after = die_after
+    def __init__(self, die_after: int | None = None, stop_after: int | None = None) -> None:
+        self.die_after, self.stop_after = die_after, stop_after
         self.steps: list[StepRecord] = []
         self.evaluations: list[EvaluationRecord] = []
         self.checkpoints: list[tuple[int, bool]] = []
+
+    def on_train_start(self, trainer: Trainer) -> None:
+        self.request_stop = trainer.request_stop
 
     def on_step(self, record: StepRecord) -> None:
         self.steps.append(record)
         if record.step == self.die_after:
             raise KeyboardInterrupt
+        if record.step == self.stop_after:
+            self.request_stop()
+
+    def __getstate__(self) -> dict:
+        return {"steps": self.steps}
 
     def on_evaluation(self, record: EvaluationRecord) -> None:
         self.evaluations.append(record)
@@ -48,11 +56,17 @@ class Recorder(Callback):
     def losses(self) -> list[float]:
         return [record.loss for record in self.steps]
 
+    @property
+    def grad_norms(self) -> list[float]:
+        return [record.grad_norm for record in self.steps]
+
 
 class Bench:
     """Builds trainers over one dataset."""
 
-    def __init__(self, dataset: Path, token_bytes: np.ndarray, model: ModelConfig, train: TrainConfig) -> None:
+    def __init__(
+        self, dataset: Path, token_bytes: np.ndarray, model: ModelConfig, train: TrainConfig
+    ) -> None:
         self.dataset, self.token_bytes, self.model, self.train = dataset, token_bytes, model, train
 
     def trainer(self, run_dir: Path, *callbacks: Callback, dropout: float = 0.0, **changes) -> Trainer:
@@ -72,10 +86,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(
-    dataset_folder: Path, token_bytes: np.ndarray, model_config: ModelConfig, train_config: TrainConfig
-) -> Bench:
-    return Bench(dataset_folder, token_bytes, model_config, train_config)
+def bench(dataset_folder: Path, token_bytes: np.ndarray) -> Bench:
+    return Bench(dataset_folder, token_bytes, MODEL, TRAIN)
 
 
 def weights(trainer: Trainer) -> list[torch.Tensor]:
@@ -87,7 +99,9 @@ def same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
 
 
 def test_loss_falls_on_data_with_a_pattern(bench: Bench, tmp_path: Path):
-    recorder, _, result = bench.fit(tmp_path, num_steps=150, learning_rate=1e-2, checkpoint_every=0, eval_every=50)
+    recorder, _, result = bench.fit(
+        tmp_path, num_steps=150, learning_rate=1e-2, checkpoint_every=0, eval_every=50
+    )
     assert recorder.losses[0] == pytest.approx(np.log(50), abs=0.1)
     assert recorder.losses[-1] < 0.6 * recorder.losses[0]
     assert [record.step for record in recorder.evaluations] == [0, 50, 100, 150]
@@ -111,6 +125,8 @@ def test_accumulating_micro_batches_changes_nothing(bench: Bench, tmp_path: Path
     whole, _, _ = bench.fit(tmp_path / "1")
     split, _, _ = bench.fit(tmp_path / "2", micro_batch_size=micro_batch_size)
     np.testing.assert_allclose(split.losses, whole.losses, atol=1e-6)
+    # AdamW hardly sees a wrong scale of the gradient, its norm does.
+    np.testing.assert_allclose(split.grad_norms, whole.grad_norms, rtol=1e-5)
 
 
 @pytest.mark.parametrize("die_after", [1, 2, 3, 5])
@@ -118,7 +134,7 @@ def test_killed_and_resumed_is_equal_to_the_bit(bench: Bench, tmp_path: Path, di
     whole, uninterrupted, result = bench.fit(tmp_path / "whole", dropout=0.2, eval_every=3)
     with pytest.raises(KeyboardInterrupt):
         bench.trainer(tmp_path / "killed", Recorder(die_after), dropout=0.2, eval_every=3).fit()
-    assert threading.active_count() == 1 or not any(t.name == "batch-loader" for t in threading.enumerate())
+    assert not any(thread.name == "batch-loader" for thread in threading.enumerate())
     rest, resumed, resumed_result = bench.fit(tmp_path / "killed", dropout=0.2, eval_every=3)
     begun = die_after // 2 * 2 if die_after % 2 else die_after - 2  # the record comes before the checkpoint
     assert resumed_result.resumed_from == (begun or None)
@@ -126,7 +142,9 @@ def test_killed_and_resumed_is_equal_to_the_bit(bench: Bench, tmp_path: Path, di
     assert same(weights(uninterrupted), weights(resumed))
     assert resumed_result.first_evaluation == result.first_evaluation
     assert resumed_result.last_evaluation == result.last_evaluation
-    moments, resumed_moments = (load_file(r.checkpoint / "optimizer.safetensors") for r in (result, resumed_result))
+    moments, resumed_moments = (
+        load_file(r.checkpoint / "optimizer.safetensors") for r in (result, resumed_result)
+    )
     assert all(torch.equal(moments[name], resumed_moments[name]) for name in moments)
 
 
@@ -134,8 +152,12 @@ def test_resuming_a_finished_run_returns_its_result(bench: Bench, tmp_path: Path
     _, _, first = bench.fit(tmp_path)
     recorder, _, again = bench.fit(tmp_path)
     assert recorder.steps == []
-    assert (again.step, again.last_evaluation, again.checkpoint) == (6, first.last_evaluation, first.checkpoint)
-    with pytest.raises(ConfigError, match="num_steps is 4, but .* at step 6"):
+    assert (again.step, again.last_evaluation, again.checkpoint) == (
+        6,
+        first.last_evaluation,
+        first.checkpoint,
+    )
+    with pytest.raises(ConfigError, match=r"num_steps is 4, but .* at step 6"):
         bench.trainer(tmp_path, num_steps=4)
 
 
@@ -175,7 +197,9 @@ def test_resuming_on_other_data_is_refused(bench: Bench, tmp_path: Path):
         bench.trainer(tmp_path / "run", num_steps=2)
 
 
-def test_a_longer_schedule_goes_on_with_a_warning(bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_longer_schedule_goes_on_with_a_warning(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     bench.fit(tmp_path, num_steps=4)
     with caplog.at_level(logging.WARNING):
         recorder, _, _ = bench.fit(tmp_path, num_steps=6)
@@ -261,65 +285,89 @@ def test_a_model_or_tokenizer_of_another_vocabulary_is_refused(bench: Bench, tmp
         bench.trainer(tmp_path)
 
 
-def _train_as_rank(rank: int, world_size: int, folder: Path, bench: Bench, changes: dict, die_after: int | None):
-    """One worker process; writes what it saw."""
+# Six seconds to start a process: all trainings on two workers run in one pair, in this order.
+JOBS: dict[str, tuple[str, dict]] = {
+    "batch of 8": ("batch of 8", {}),
+    "batch of 7": ("batch of 7", {"batch_size": 7}),
+    "whole": ("whole", {"dropout": 0.2, "micro_batch_size": 2}),
+    "stopped": ("parts", {"dropout": 0.2, "micro_batch_size": 2, "stop_after": 3}),
+    "resumed": ("parts", {"dropout": 0.2, "micro_batch_size": 2}),
+    "left to one": ("left to one", {"stop_after": 3}),
+}
+
+
+def _work(rank: int, folder: Path, bench: Bench) -> None:
+    """One of two worker processes; writes what it saw of each job."""
     torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), world_size)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
-    recorder = Recorder()
-    trainer = Trainer(
-        replace(bench.model, dropout=changes.pop("dropout", 0.0)),
-        replace(bench.train, **changes),
-        bench.dataset,
-        folder / "run",
-        bench.token_bytes,
-        callbacks=[recorder],
-        rank=rank,
-        world_size=world_size,
-    )
-    if die_after is not None and rank == 0:
-
-        class Stop(Callback):
-            def on_step(self, record: StepRecord) -> None:
-                if record.step == die_after:
-                    trainer.request_stop()
-
-        trainer.callbacks += (Stop(),)
-    result = trainer.fit()
-    torch.save(
-        {"losses": recorder.losses, "by_source": [r.loss_by_source for r in recorder.steps], "weights": weights(trainer)}
-        | {"stopped": result.stopped, "step": result.step, "bpb": result.last_evaluation["all"].bits_per_byte},
-        folder / f"rank{rank}.pt",
-    )
+    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), 2), rank=rank, world_size=2)
+    seen = {}
+    for name, (run, changes) in JOBS.items():
+        options = dict(changes)
+        stop_after, dropout = options.pop("stop_after", None), options.pop("dropout", 0.0)
+        recorder = Recorder(stop_after=stop_after if rank == 0 else None)
+        trainer = Trainer(
+            replace(bench.model, dropout=dropout),
+            replace(bench.train, checkpoint_every=0, **options),
+            bench.dataset,
+            folder / run,
+            bench.token_bytes,
+            callbacks=[recorder],
+            rank=rank,
+            world_size=2,
+        )
+        seen[name] = (recorder, trainer.fit(), weights(trainer))
+    torch.save(seen, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
-def train_on(world_size: int, folder: Path, bench: Bench, *, die_after: int | None = None, **changes) -> list[dict]:
-    """Train with real worker processes; what each saw."""
-    folder.mkdir(exist_ok=True)
-    (folder / "store").unlink(missing_ok=True)
-    mp.spawn(_train_as_rank, (world_size, folder, bench, changes, die_after), nprocs=world_size)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(world_size)]
+@pytest.fixture(scope="module")
+def two_workers(
+    tmp_path_factory: pytest.TempPathFactory, dataset_folder: Path, token_bytes: np.ndarray
+) -> tuple[Path, list[dict]]:
+    """The folder of the runs, and what each of two real worker processes saw of each job."""
+    folder = tmp_path_factory.mktemp("two-workers")
+    mp.spawn(_work, (folder, Bench(dataset_folder, token_bytes, MODEL, TRAIN)), nprocs=2)
+    return folder, [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 
 
 @pytest.mark.parametrize("batch_size", [8, 7])
-def test_two_workers_equal_one(bench: Bench, tmp_path: Path, batch_size: int):
+def test_two_workers_equal_one(bench: Bench, tmp_path: Path, two_workers: tuple, batch_size: int):
     # A batch of 7 leaves one worker a padding row.
-    alone, _, result = bench.fit(tmp_path / "one", batch_size=batch_size)
-    first, second = train_on(2, tmp_path / "two", bench, batch_size=batch_size, micro_batch_size=0)
-    assert first["losses"] == second["losses"]
-    assert same(first["weights"], second["weights"])
-    np.testing.assert_allclose(first["losses"], alone.losses, atol=1e-5)
-    assert first["by_source"][-1].keys() == alone.steps[-1].loss_by_source.keys()
-    assert first["bpb"] == pytest.approx(result.last_evaluation["all"].bits_per_byte, abs=1e-5)
+    alone, _, result = bench.fit(tmp_path, batch_size=batch_size)
+    (first, first_result, first_weights), (second, _, second_weights) = (
+        seen[f"batch of {batch_size}"] for seen in two_workers[1]
+    )
+    assert first.losses == second.losses
+    assert same(first_weights, second_weights)
+    np.testing.assert_allclose(first.losses, alone.losses, atol=1e-5)
+    np.testing.assert_allclose(first.grad_norms, alone.grad_norms, rtol=1e-4)
+    np.testing.assert_allclose(
+        [r.loss_by_source["book"] for r in first.steps],
+        [r.loss_by_source["book"] for r in alone.steps],
+        atol=1e-5,
+    )
+    score, expected = first_result.last_evaluation["all"], result.last_evaluation["all"]
+    assert score.bits_per_byte == pytest.approx(expected.bits_per_byte, abs=1e-5)
+    assert (score.num_tokens, score.num_bytes) == (expected.num_tokens, expected.num_bytes)
 
 
-def test_two_workers_stopped_and_resumed_are_equal_to_the_bit_and_one_can_go_on(bench: Bench, tmp_path: Path):
-    options = {"dropout": 0.2, "micro_batch_size": 2, "checkpoint_every": 0}
-    (whole, _) = train_on(2, tmp_path / "whole", bench, **options)
-    part, other = train_on(2, tmp_path / "parts", bench, die_after=3, **options)
-    assert (part["stopped"], part["step"], other["step"]) == (True, part["step"], part["step"])
-    assert 3 <= part["step"] < 6
-    (rest, _) = train_on(2, tmp_path / "parts", bench, **options)
-    assert part["losses"] + rest["losses"] == whole["losses"]
-    assert same(rest["weights"], whole["weights"])
+def test_two_workers_stop_together_and_resume_equal_to_the_bit(two_workers: tuple):
+    first, second = two_workers[1]
+    whole, _, whole_weights = first["whole"]
+    stopped, stopped_result, _ = first["stopped"]
+    resumed, _, resumed_weights = first["resumed"]
+    # Only worker 0 was asked to stop.
+    assert stopped_result.stopped
+    assert second["stopped"][1].stopped
+    assert stopped_result.step == second["stopped"][1].step < 6
+    assert stopped.losses + resumed.losses == whole.losses
+    assert same(resumed_weights, whole_weights)
+
+
+def test_one_worker_goes_on_where_two_stopped(bench: Bench, tmp_path: Path, two_workers: tuple):
+    folder, (first, _) = two_workers
+    alone, _, _ = bench.fit(tmp_path)
+    part = first["left to one"][0]
+    rest, _, result = bench.fit(folder / "left to one")
+    assert result.resumed_from == len(part.losses)
+    np.testing.assert_allclose(part.losses + rest.losses, alone.losses, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Tiny token datasets on disk, written in the format of data_pipeline/shards.py."""
+"""A tiny model and schedule, and token datasets on disk in the format of data_pipeline/shards.py."""
 
 from __future__ import annotations
 
@@ -9,11 +9,25 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline.shards import Manifest, ShardInfo, file_sha256, token_dtype
+from gpt.config import ModelConfig, TrainConfig
 
 VOCAB_SIZE = 50  # not a multiple of 64, so that padded rows exist
+MODEL = ModelConfig(vocab_size=VOCAB_SIZE, context_length=16, num_layers=2, num_heads=2, width=32)
+TRAIN = TrainConfig(
+    num_steps=6,
+    batch_size=8,
+    learning_rate=3e-3,
+    warmup_steps=2,
+    eval_every=0,
+    checkpoint_every=2,
+    keep_checkpoints=10,
+    precision="fp32",
+)
 
 
-def write_shard(folder: Path, name: str, source: str, split: str, documents: Sequence[Sequence[int]]) -> ShardInfo:
+def write_shard(
+    folder: Path, name: str, source: str, split: str, documents: Sequence[Sequence[int]]
+) -> ShardInfo:
     """One Arrow IPC file of two record batches, so that windows cross them."""
     half = max(1, len(documents) // 2)
     path = folder / f"{name}.arrow"

@@ -1,0 +1,58 @@
+"""Ray Data in four verbs over Arrow tables: a table a task in, a table a task out.
+
+Everything that knows Ray Data's habits is here. Input tables carry the names of files to read rather than
+the data, so that blocks stay few and small until a task opens its file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import pyarrow as pa
+import ray
+import ray.data
+
+# A shuffle starts this many reducers at most; Ray Data's own default is 200, whatever the size.
+MAX_PARTITIONS = 200
+
+
+def from_tables(tables: Sequence[pa.Table]) -> ray.data.Dataset:
+    """A dataset of one block a table."""
+    return ray.data.from_arrow(list(tables))
+
+
+def map_tables(
+    dataset: ray.data.Dataset, function: Callable[..., pa.Table], **kwargs: Any
+) -> ray.data.Dataset:
+    """Apply `function(table, **kwargs)` to each block."""
+    with warnings.catch_warnings():
+        # Ray 2.60 has no other way yet to bound the retries, and warns that this one will go.
+        warnings.simplefilter("ignore")
+        return dataset.map_batches(
+            cast(Any, function),
+            batch_format="pyarrow",
+            batch_size=None,
+            fn_kwargs=kwargs,
+            # By default a block that kills its worker process is tried again for ever.
+            max_retries=2,
+        )
+
+
+def shuffle(dataset: ray.data.Dataset, key: str, num_partitions: int) -> ray.data.Dataset:
+    """Bring rows of equal key into one block."""
+    return dataset.repartition(max(1, min(MAX_PARTITIONS, num_partitions)), keys=[key])
+
+
+def stream(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    """Rows of a small result as plain values, as the tasks finish."""
+    for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=0):
+        yield from cast(pa.Table, batch).to_pylist()
+
+
+def collect(dataset: ray.data.Dataset, schema: pa.Schema) -> pa.Table:
+    """A small result as one table; blocks arrive in any order, so sort what must be stable."""
+    blocks: list[pa.Table] = ray.get(dataset.to_arrow_refs())
+    tables = [block.select(schema.names).cast(schema) for block in blocks if block.num_rows]
+    return pa.concat_tables(tables) if tables else schema.empty_table()

@@ -1,0 +1,74 @@
+"""Start Ray for a workflow, or join the cluster that a job was submitted to; keep its chatter in a file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOGGERS = ("ray", "ray.data", "ray.train", "mlflow", "alembic", "py.warnings")
+
+
+@contextmanager
+def ray_session(log_file: Path) -> Iterator[None]:
+    """Ray for the time of a `with` block: the cluster in RAY_ADDRESS, else one of this machine's own.
+
+    Args:
+        log_file: gets what Ray, MLflow and warnings would print.
+    """
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    joins = bool(os.environ.get("RAY_ADDRESS"))
+    import ray
+
+    if ray.is_initialized():
+        with _logs_to(log_file):
+            _configure_data()
+            yield
+        return
+    with _logs_to(log_file):
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS"),
+            include_dashboard=None if joins else False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            configure_logging=False,
+        )
+        try:
+            _configure_data()
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _configure_data() -> None:
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    # The newer Parquet reader starts 32 actors for each read.
+    context.use_datasource_v2 = False
+
+
+@contextmanager
+def _logs_to(path: Path) -> Iterator[None]:
+    """Send the libraries' loggers to a file instead of the terminal; undone at the end."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.captureWarnings(True)
+    before = {}
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        before[name] = (logger.handlers, logger.propagate)
+        logger.handlers, logger.propagate = [handler], False
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        logging.captureWarnings(False)
+        for name, (handlers, propagate) in before.items():
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate = handlers, propagate
+        handler.close()

@@ -1,0 +1,241 @@
+"""Run gpt's trainer under Ray Train: the worker's side, and the driver's.
+
+Checkpoints are the trainer's own, in the run's folder, which every worker must see. A worker that dies takes
+its group with it; Ray Train starts a new group, and the trainer goes on from the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt.config import ModelConfig, TrainConfig
+from workflows.journal import TRAIN, VALIDATION, Journal, read_journal
+
+if TYPE_CHECKING:
+    from gpt.events import EvaluationRecord, StepRecord
+    from gpt.trainer import Trainer, TrainResult
+
+JOURNAL, RESULT = "metrics.jsonl", "result.json"
+SAMPLE_TOKENS = 96
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """All that a worker needs to know; plain values, because it travels to other machines.
+
+    Attributes:
+        run_dir: <workspace>/runs/<run>.
+        dataset, tokenizer_json: paths every worker can read.
+        model_dir: where rank 0 exports the trained model.
+        tracking_uri, mlflow_run_id: where the metrics go.
+        provenance: written into the exported model's config.json.
+    """
+
+    run_dir: str
+    dataset: str
+    tokenizer_json: str
+    model_dir: str
+    model: ModelConfig
+    train: TrainConfig
+    tracking_uri: str
+    mlflow_run_id: str
+    provenance: dict[str, Any]
+
+
+def run_training(
+    job: TrainingJob, workers: int, max_restarts: int, update: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train to the end under a running Ray.
+
+    Args:
+        workers: training processes; 0 takes one a GPU, else at most two on the CPUs there are.
+        max_restarts: worker failures that are survived.
+        update: told the step and the loss while it trains.
+
+    Returns:
+        The content of result.json.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    run_dir = Path(job.run_dir)
+    num_workers, resources, use_gpu = choose_workers(workers)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=run_dir.name,
+            storage_path=str(run_dir.parent),
+            failure_config=FailureConfig(max_failures=max_restarts),
+        ),
+    )
+    stop = threading.Event()
+    watcher = threading.Thread(
+        target=_watch, args=(run_dir / JOURNAL, job.train.num_steps, update, stop), daemon=True
+    )
+    watcher.start()
+    try:
+        trainer.fit()
+    finally:
+        stop.set()
+        watcher.join()
+    return json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
+
+
+def choose_workers(wanted: int) -> tuple[int, dict[str, float], bool]:
+    """(workers, resources of each, whether they use GPUs) for what the cluster has.
+
+    On CPUs each worker gets an equal share of the cores, which is what torch takes its threads from.
+    """
+    import ray
+
+    from data_pipeline.errors import InputError
+
+    have = ray.cluster_resources()
+    gpus, cpus = int(have.get("GPU", 0)), int(have.get("CPU", 1))
+    if gpus and wanted <= gpus:
+        return wanted or gpus, {"GPU": 1, "CPU": 1}, True
+    num_workers = wanted or min(2, cpus)
+    if num_workers > cpus:
+        raise InputError(
+            f"workers: {num_workers} are asked for and the cluster has {cpus} CPUs; ask for at most that"
+        )
+    return num_workers, {"CPU": cpus // num_workers}, False
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """One worker of the group; Ray Train has set up torch.distributed."""
+    import ray.train
+
+    from data_pipeline.tokenizer import Tokenizer
+    from gpt.trainer import Trainer
+
+    job: TrainingJob = config["job"]
+    context = ray.train.get_context()
+    tokenizer = Tokenizer.load(Path(job.tokenizer_json))
+    recorder = _recorder(job, tokenizer) if context.get_world_rank() == 0 else None
+    trainer = Trainer(
+        job.model,
+        job.train,
+        job.dataset,
+        job.run_dir,
+        tokenizer.byte_lengths(),
+        tokenizer_sha256=tokenizer.sha256,
+        callbacks=[callback for callback in (recorder, _ray_reporter()) if callback is not None],
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+    )
+    trainer.fit()
+
+
+def _ray_reporter() -> Any:
+    import ray.train
+
+    from gpt.events import Callback
+
+    class RayReporter(Callback):
+        """Tells Ray Train about each checkpoint; `report` is a barrier, so it is called at those only."""
+
+        def on_checkpoint(self, step: int, path: Path, final: bool) -> None:
+            ray.train.report({"step": step, "checkpoint": str(path), "final": final})
+
+    return RayReporter()
+
+
+def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
+    from gpt.checkpoint import export_model
+    from gpt.events import Callback
+    from gpt.generate import generate
+    from workflows.tracking import MetricSender
+
+    class Recorder(Callback):
+        """Rank 0: metrics into the journal and on to MLflow, samples, the exported model, the result."""
+
+        def on_train_start(self, trainer: Trainer) -> None:
+            run_dir = Path(job.run_dir)
+            self.trainer = trainer
+            self.sender = MetricSender(job.tracking_uri, job.mlflow_run_id, run_dir / JOURNAL)
+            self.journal = Journal(run_dir / JOURNAL)
+
+        def on_step(self, record: StepRecord) -> None:
+            values = {
+                "loss": record.loss,
+                "learning_rate": record.learning_rate,
+                "grad_norm": record.grad_norm,
+                "tokens": record.tokens,
+                "tokens_per_second": record.tokens_per_second,
+                "data_wait": record.data_wait,
+                "skipped_updates": record.skipped_updates,
+            }
+            if record.mfu is not None:
+                values["mfu"] = record.mfu
+            values |= {f"loss/{source}": loss for source, loss in record.loss_by_source.items()}
+            self._record(TRAIN, record.step, values)
+
+        def on_evaluation(self, record: EvaluationRecord) -> None:
+            values = {"seconds": record.seconds}
+            for source, score in record.scores.items():
+                suffix = "" if source == "all" else f"/{source}"
+                values |= {f"loss{suffix}": score.loss, f"bits_per_byte{suffix}": score.bits_per_byte}
+            self._record(VALIDATION, record.step, values)
+            self._sample(record.step)
+
+        def on_train_end(self, result: TrainResult) -> None:
+            self.sender.close()
+            self.journal.close()
+            if result.stopped:
+                return
+            export_model(
+                Path(job.model_dir),
+                self.trainer.model,
+                self.trainer.model_config,
+                Path(job.tokenizer_json),
+                {**job.provenance, "step": result.step},
+            )
+            content = json.dumps({**asdict(result), "checkpoint": str(result.checkpoint)}, indent=2)
+            path = Path(job.run_dir) / RESULT
+            path.with_suffix(".tmp").write_text(content, encoding="utf-8")
+            path.with_suffix(".tmp").replace(path)
+
+        def _record(self, kind: str, step: int, values: dict[str, float]) -> None:
+            entry = self.journal.add(kind, step, values)
+            if entry is not None:
+                self.sender.send(entry)
+
+        def _sample(self, step: int) -> None:
+            tokens = generate(
+                self.trainer.model,
+                [tokenizer.eot_id],
+                SAMPLE_TOKENS,
+                temperature=0.8,
+                top_k=50,
+                seed=step,
+            )
+            folder = Path(job.run_dir) / "samples"
+            folder.mkdir(exist_ok=True)
+            (folder / f"step-{step:08d}.txt").write_text(tokenizer.decode(tokens), encoding="utf-8")
+
+    return Recorder()
+
+
+def _watch(journal: Path, num_steps: int, update: Callable[[str], None], stop: threading.Event) -> None:
+    """Turn the journal's newest lines into progress."""
+    while not stop.wait(1.0):
+        last: dict[str, dict[str, Any]] = {entry["kind"]: entry for entry in read_journal(journal)}
+        if TRAIN not in last:
+            continue
+        values = last[TRAIN]["values"]
+        line = f"step {last[TRAIN]['step']}/{num_steps}, loss {values['loss']:.3f}"
+        line += f", {values['tokens_per_second']:,.0f} tokens/s"
+        if VALIDATION in last and "bits_per_byte" in last[VALIDATION]["values"]:
+            line += f", validation {last[VALIDATION]['values']['bits_per_byte']:.3f} bits/byte"
+        update(line)

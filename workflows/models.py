@@ -1,0 +1,37 @@
+"""Which models a workspace holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from workflows.workspace import Workspace
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """A model folder's config.json, or None where there is no model."""
+    path = folder / "config.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def newest_model(workspace: Workspace, kind: str) -> str:
+    """Name of the newest model of a kind ("gpt" or "classifier").
+
+    Raises:
+        InputError: the workspace has none.
+    """
+    found = [
+        (path.stat().st_mtime, path.parent.name)
+        for path in (workspace.root / "models").glob("*/config.json")
+        if json.loads(path.read_text(encoding="utf-8")).get("kind") == kind
+    ]
+    if not found:
+        maker = {"gpt": "pretrain", "classifier": "finetune"}[kind]
+        raise InputError(
+            f"model: {workspace.root / 'models'} holds no {kind}; make one with python -m workflows.{maker}"
+        )
+    return max(found)[1]

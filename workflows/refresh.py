@@ -1,0 +1,145 @@
+"""Take new web, book and wiki files into the corpus: read, extract, clean, filter, deduplicate, commit."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from data_pipeline.config import RefreshConfig, SourceConfig
+from workflows import cli
+
+if TYPE_CHECKING:
+    from data_pipeline.refresh import RefreshResult
+    from workflows.workspace import Workspace
+
+SHORT_WAYS = {"web": "web", "books": "book", "wiki": "wiki", "files": "files"}
+
+
+@dataclass(frozen=True)
+class Options(RefreshConfig):
+    """Options of workflows.refresh."""
+
+    workspace: str = "workspace"
+    """Folder that everything is kept in."""
+    web: list[str] | str = field(default_factory=list)
+    """Short way to a web source: WARC, ARC, WET or HTML files, folders or globs."""
+    books: list[str] | str = field(default_factory=list)
+    """Short way to a book source: Project Gutenberg text files, folders or globs."""
+    wiki: list[str] | str = field(default_factory=list)
+    """Short way to a wiki source: MediaWiki XML exports, plain, bz2 or gz."""
+    files: list[str] | str = field(default_factory=list)
+    """Short way to a source of JSONL, Parquet, Arrow or text files."""
+
+    def pipeline(self) -> RefreshConfig:
+        """The pipeline's own configuration, the short ways turned into sources."""
+        sources = list(self.sources)
+        for option, name in SHORT_WAYS.items():
+            given = getattr(self, option)
+            paths = [given] if isinstance(given, str) else given
+            if paths:
+                sources.append(SourceConfig(name=name, kind=option, paths=paths))
+        values: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(RefreshConfig)}
+        return RefreshConfig(**{**values, "sources": sources})
+
+
+def main(options: Options) -> None:
+    """One refresh, its report and its MLflow run."""
+    config = options.pipeline()
+    config.validate()
+
+    from workflows.cluster import ray_session
+    from workflows.workspace import Workspace
+
+    workspace = Workspace.open(options.workspace)
+    with ray_session(workspace.logs / "refresh.log"):
+        result = refresh_corpus(workspace, config)
+    if result.changed:
+        show_funnel(workspace, result.version)
+
+
+def refresh_corpus(workspace: Workspace, config: RefreshConfig) -> RefreshResult:
+    """Run the refresh under a running Ray; the version's report and MLflow run come with it."""
+    from data_pipeline.refresh import refresh
+    from data_pipeline.report import write_report
+    from workflows import tracking
+    from workflows.console import step
+
+    with step("refresh") as shown:
+        result = refresh(workspace.corpus, config, workspace.root, shown.update)
+        row = result.version
+        if not result.changed:
+            shown.summary = f"nothing new: all {result.known_inputs} input files are in corpus version {row['version']} already"
+            return result
+        shown.update("writing the data report")
+        report = workspace.report(row["version"])
+        write_report(workspace.corpus, row, report)
+        shown.summary = (
+            f"corpus version {row['version']}: {result.new_inputs} files, {row['num_documents']:,} documents read, "
+            f"{row['num_kept']:,} kept, {row['num_removed']:,} removed"
+        )
+        if result.damaged:
+            shown.summary += f", {len(result.damaged)} damaged files"
+        with tracking.start_run(workspace, "refresh", f"corpus-v{row['version']}", config.content()) as run:
+            run.tag("gptmill.corpus_version", row["version"])
+            run.metrics(_counts(workspace, row), step=row["version"])
+            run.artifact(report)
+    return result
+
+
+def _counts(workspace: Workspace, version: dict[str, Any]) -> dict[str, float]:
+    counts: dict[str, float] = {}
+    for row in workspace.corpus.funnel(version, only=True):
+        name = f"documents/{row['source']}/{row['stage']}"
+        counts[name] = counts.get(name, 0) + row["count"]
+    totals = {name: version[f"num_{name}"] for name in ("documents", "kept", "removed")}
+    return counts | {f"documents/all/{name}": float(value) for name, value in totals.items()}
+
+
+def show_funnel(workspace: Workspace, version: dict[str, Any]) -> None:
+    """Print what became of every document up to a version, by source and reason."""
+    from workflows.console import table
+
+    rows = workspace.corpus.funnel(version)
+    sources = sorted({row["source"] for row in rows})
+    lines: list[list[str]] = []
+    total = {source: sum(row["count"] for row in rows if row["source"] == source) for source in sources}
+    lines.append(
+        ["documents read", *(f"{total[source]:,}" for source in sources), f"{sum(total.values()):,}"]
+    )
+    reasons = sorted(
+        {(row["stage"], row["reason"]) for row in rows if row["stage"] != "kept"}, key=_stage_order
+    )
+    for stage, reason in reasons:
+        lines.append(_funnel_line(f"  - {stage}: {reason}", rows, sources, stage, reason))
+    lines.append(_funnel_line("kept", rows, sources, "kept", ""))
+    table(
+        ["", *sources, "all"],
+        lines,
+        title=f"What became of the documents (corpus version {version['version']})",
+    )
+
+
+def _stage_order(stage_and_reason: tuple[str, str]) -> tuple[int, str]:
+    from data_pipeline.corpus import STAGES
+
+    stage, reason = stage_and_reason
+    return (STAGES.index(stage) if stage in STAGES else len(STAGES), reason)
+
+
+def _funnel_line(
+    label: str, rows: list[dict[str, Any]], sources: list[str], stage: str, reason: str
+) -> list[str]:
+    counts = [
+        sum(
+            row["count"]
+            for row in rows
+            if (row["source"], row["stage"], row["reason"]) == (source, stage, reason)
+        )
+        for source in sources
+    ]
+    return [label, *(f"{count:,}" if count else "" for count in counts), f"{sum(counts):,}"]
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(Options, main, "refresh", __doc__))

@@ -1,0 +1,126 @@
+"""Train a tokenizer on the corpus, once, and write the corpus as token shards."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_pipeline.config import ShardConfig, TokenizerConfig
+from workflows import cli
+
+if TYPE_CHECKING:
+    from data_pipeline.shards import Manifest
+    from workflows.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of workflows.tokenize."""
+
+    workspace: str = "workspace"
+    """Folder that everything is kept in."""
+    as_of: int = 0
+    """Corpus version to tokenise; 0 is the newest."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """How the tokenizer is trained."""
+    shards: ShardConfig = field(default_factory=ShardConfig)
+    """How token shards are cut."""
+
+
+def main(options: Options) -> None:
+    """Tokenise one corpus version."""
+    options.tokenizer.validate()
+    options.shards.validate()
+
+    from workflows.cluster import ray_session
+    from workflows.workspace import Workspace
+
+    workspace = Workspace.open(options.workspace)
+    version = workspace.corpus.at(options.as_of or None)
+    with ray_session(workspace.logs / "tokenize.log"):
+        _, manifest = tokenize_corpus(workspace, version, options.tokenizer, options.shards)
+    show_tokens(manifest)
+
+
+def tokenize_corpus(
+    workspace: Workspace, version: dict, tokenizer_config: TokenizerConfig, shard_config: ShardConfig
+) -> tuple[Path, Manifest]:
+    """Tokenizer and shards of a corpus version under a running Ray; (folder, manifest)."""
+    from data_pipeline.shard_writer import write_shards
+    from data_pipeline.tokenizer import Tokenizer, train_tokenizer
+    from workflows import tracking
+    from workflows.console import step
+
+    with step("tokenise") as shown:
+        path = train_tokenizer(
+            workspace.corpus,
+            version,
+            tokenizer_config,
+            workspace.tokenizer(tokenizer_config.name),
+            shard_config.val_share,
+            shown.update,
+        )
+        tokenizer = Tokenizer.load(path)
+        folder, manifest, is_new = write_shards(
+            workspace.corpus,
+            version,
+            tokenizer,
+            tokenizer_config.name,
+            shard_config,
+            workspace.tokens,
+            shown.update,
+        )
+        tokens = sum(shard.num_tokens for shard in manifest.shards)
+        shown.summary = (
+            f"{tokens:,} tokens in {len(manifest.shards)} shards, manifest {manifest.manifest_hash[:12]}"
+            + ("" if is_new else " (there already)")
+        )
+        if is_new:
+            settings = {"tokenizer": asdict(tokenizer_config), "shards": asdict(shard_config)}
+            parent = tracking.find_run(
+                workspace, "refresh", {"gptmill.corpus_version": str(version["version"])}
+            )
+            name = f"{manifest.name}-v{version['version']}"
+            with tracking.start_run(workspace, "tokenize", name, settings, parent=parent) as run:
+                run.tag("gptmill.corpus_version", version["version"])
+                run.tag("gptmill.manifest_hash", manifest.manifest_hash)
+                run.metrics(_counts(manifest), step=version["version"])
+                run.artifact(folder / "manifest.json")
+                run.artifact(path)
+    return folder, manifest
+
+
+def _counts(manifest: Manifest) -> dict[str, float]:
+    return {
+        f"{name.removeprefix('num_')}/{source}/{split}": float(value)
+        for source, splits in manifest.totals.items()
+        for split, cell in splits.items()
+        for name, value in cell.items()
+    }
+
+
+def show_tokens(manifest: Manifest) -> None:
+    """Print tokens and documents by source and split."""
+    from workflows.console import table
+
+    rows = []
+    for source, splits in manifest.totals.items():
+        cells = [splits.get(split, {}) for split in ("train", "val")]
+        num_bytes = sum(cell.get("num_bytes", 0) for cell in cells)
+        num_tokens = sum(cell.get("num_tokens", 0) for cell in cells)
+        rows.append(
+            [
+                source,
+                *(f"{cell.get('num_tokens', 0):,}" for cell in cells),
+                *(f"{cell.get('num_docs', 0):,}" for cell in cells),
+                f"{num_bytes / max(1, num_tokens):.2f}",
+            ]
+        )
+    columns = ["", "train tokens", "val tokens", "train docs", "val docs", "bytes/token"]
+    table(columns, rows, title=f"Tokens by source (manifest {manifest.manifest_hash[:12]})")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(Options, main, "tokenize", __doc__))
