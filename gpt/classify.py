@@ -45,7 +45,7 @@ class ClassifierConfig:
     """Passes over the training examples."""
     batch_size: int = 32
     """Examples an update."""
-    learning_rate: float = 6.25e-5
+    lr: float = 6.25e-5
     """Highest learning rate; models far smaller than GPT-1's 117M want more."""
     warmup_ratio: float = 0.002
     """Share of all updates spent in linear warm-up; a linear decay to 0 follows."""
@@ -73,8 +73,8 @@ class ClassifierConfig:
         for name, least in (("epochs", 1), ("batch_size", 1), ("num_classes", 0), ("lm_coefficient", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate is {self.learning_rate}; it must be positive")
+        if self.lr <= 0:
+            raise ConfigError(f"lr is {self.lr}; it must be positive")
         for name in ("warmup_ratio", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
@@ -226,7 +226,7 @@ def fine_tune(
         max_length=config.max_length,
     )
     optimizer = build_optimizer(
-        classifier, learning_rate=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999)
+        classifier, learning_rate=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999)
     )
     steps_per_epoch = -(-len(train) // config.batch_size)
     num_steps = config.epochs * steps_per_epoch
@@ -338,8 +338,8 @@ def _learning_rate(step: int, num_steps: int, config: ClassifierConfig) -> float
     """Linear warm-up, then linear decay to 0."""
     warmup_steps = round(config.warmup_ratio * num_steps)
     if step < warmup_steps:
-        return config.learning_rate * (step + 1) / warmup_steps
-    return config.learning_rate * (num_steps - step) / (num_steps - warmup_steps)
+        return config.lr * (step + 1) / warmup_steps
+    return config.lr * (num_steps - step) / (num_steps - warmup_steps)
 
 
 def _count_classes(train: Sequence[Example], val: Sequence[Example], config: ClassifierConfig) -> int:

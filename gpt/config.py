@@ -97,10 +97,10 @@ class TrainConfig:
     """Sequences in a global batch, over all workers and micro-batches."""
     micro_batch_size: int = 0
     """Sequences in one forward of one worker; 0 = the worker's whole share. Lower it to save memory."""
-    learning_rate: float = 1e-3
+    lr: float = 1e-3
     """Highest learning rate, reached at the end of the warm-up."""
     min_lr_ratio: float = 0.1
-    """Learning rate at the end of the cosine, as a share of learning_rate."""
+    """Learning rate at the end of the cosine, as a share of lr."""
     warmup_steps: int = 50
     """Steps of linear warm-up."""
     weight_decay: float = 0.1
@@ -156,7 +156,7 @@ class TrainConfig:
             f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}; use a divisor, "
             "or 0 for the worker's whole share",
         )
-        _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be positive")
+        _require(self.lr > 0, f"lr is {self.lr}; it must be positive")
         _require(0 <= self.min_lr_ratio <= 1, f"min_lr_ratio is {self.min_lr_ratio}; it must lie in [0, 1]")
         _require(
             self.warmup_steps <= self.num_steps,

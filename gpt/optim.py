@@ -37,7 +37,7 @@ def assert_each_once(parameters: list[nn.Parameter], groups: list[dict]) -> None
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Learning rate of update `step` (0 the first): linear warm-up, then a cosine down to min_lr_ratio."""
     if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
+        return config.lr * (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.num_steps - config.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return config.learning_rate * (config.min_lr_ratio + (1 - config.min_lr_ratio) * cosine)
+    return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * cosine)

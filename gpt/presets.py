@@ -24,7 +24,7 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(
             num_steps=30,
             batch_size=8,
-            learning_rate=3e-3,
+            lr=3e-3,
             warmup_steps=3,
             eval_every=15,
             eval_tokens=2_000,
@@ -32,19 +32,19 @@ PRESETS: dict[str, Preset] = {
             precision="fp32",
         ),
     ),
-    # About 4 M parameters with 4,096 tokens, two minutes on two CPU cores.
+    # About 4 M parameters with 4,096 tokens, about two minutes on two CPU cores.
     "demo": Preset(
         ModelConfig(context_length=256, num_layers=4, num_heads=2, width=256),
         TrainConfig(
-            num_steps=500,
+            num_steps=300,
             batch_size=8,
             # A higher rate, or a shorter memory of the second moment, learned less in 600 k tokens.
-            learning_rate=1e-3,
+            lr=1e-3,
             beta2=0.99,
             warmup_steps=20,
-            eval_every=125,
+            eval_every=75,
             eval_tokens=20_000,
-            checkpoint_every=125,
+            checkpoint_every=75,
         ),
     ),
     # GPT-2 124M (Radford 2019, Table 2, first row). The paper prints no learning rate: schedule, betas and
@@ -55,7 +55,7 @@ PRESETS: dict[str, Preset] = {
             num_steps=19_073,
             batch_size=512,
             micro_batch_size=16,
-            learning_rate=6e-4,
+            lr=6e-4,
             warmup_steps=715,
             eval_every=500,
             eval_tokens=10_000_000,

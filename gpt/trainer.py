@@ -127,7 +127,7 @@ class Trainer:
         self.model = GPT(self.model_config).to(self.device)
         self.optimizer = build_optimizer(
             self.model,
-            learning_rate=train_config.learning_rate,
+            learning_rate=train_config.lr,
             weight_decay=train_config.weight_decay,
             betas=(train_config.beta1, train_config.beta2),
         )
@@ -221,7 +221,7 @@ class Trainer:
         if self._skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
             raise TrainingDiverged(
                 f"the gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, up to step {self.step + 1}; "
-                f"lower learning_rate ({self.config.learning_rate:g}), lengthen warmup_steps "
+                f"lower lr ({self.config.lr:g}), lengthen warmup_steps "
                 f"({self.config.warmup_steps}) or lower grad_clip ({self.config.grad_clip:g}), then start again"
             )
 

@@ -73,10 +73,7 @@ def parse(
         InputError: unknown options, wrong types, unreadable configuration files.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    _resolve_annotations(options_class)
-    parser = ArgumentParser(prog=f"python -m workflows.{name}", description=description, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
-    parser.add_class_arguments(options_class)
+    parser = build_parser(options_class, name, description)
     try:
         if preset_defaults is not None:
             parser.set_defaults(preset_defaults(_chosen_preset(argv, parser.get_default("preset"))))
@@ -84,6 +81,15 @@ def parse(
     except ArgumentError as error:
         raise InputError(_one_line(str(error), _option_names(parser))) from None
     return options_class(**{field.name: values[field.name] for field in fields(options_class)})  # type: ignore[arg-type]
+
+
+def build_parser(options_class: type, name: str, description: str) -> ArgumentParser:
+    """The parser of a workflow's options."""
+    _resolve_annotations(options_class)
+    parser = ArgumentParser(prog=f"python -m workflows.{name}", description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
+    parser.add_class_arguments(options_class)
+    return parser
 
 
 def _resolve_annotations(options_class: type) -> None:
@@ -152,10 +158,13 @@ def _one_line(message: str, known: Iterable[str]) -> str:
     line = " ".join(message.split())
     line = re.sub(r"^Parser key \"([^\"]+)\": ", r"\1: ", line)
     line = re.sub(r"<class '([^']+)'>", r"\1", line)
+    line = re.sub(r"typing\.Literal\[([^]]*)\]", r"one of \1", line)
     name = _unknown_option(line)
     if not name:
         return line
-    siblings = [option for option in known if option.count(".") == name.count(".")]
+    siblings = [
+        option for option in known if option.count(".") == name.count(".") and not option.endswith(".help")
+    ]
     near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.5)
     return f"{name}: no such option; {f'did you mean {near[0]}? ' if near else ''}--help lists them all"
 
@@ -167,7 +176,7 @@ def _unknown_option(line: str) -> str:
         r"[Kk]ey '([\w.]+)' is not expected",
         r"Group '([\w.]+)' does not accept option '([\w.]+)'",
         r"^([\w.]+): .*Option '([\w.]+)' is not accepted",
-        r"does not accept option '([\w.]+)'",
+        r"^Option '([\w.]+)' is not accepted",
     ):
         found = re.search(pattern, line)
         if found:

@@ -32,6 +32,7 @@ class Step:
         self.title = title
         self.summary = ""
         self.began = time.monotonic()
+        self.began_at = time.time()
         self._said = self.began
         self._status = console.status(Text(f"{title} ...")) if console.is_terminal else None
 

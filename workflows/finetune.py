@@ -22,7 +22,7 @@ class FinetuneConfig:
     """Passes over the training passages (GPT-1: 3)."""
     batch_size: int = 32
     """Passages an update (GPT-1: 32)."""
-    learning_rate: float = 3e-4
+    lr: float = 3e-4
     """Highest learning rate (GPT-1, with 117 M parameters: 6.25e-5)."""
     lm_coefficient: float = 0.5
     """Weight of the auxiliary language-model loss (GPT-1: 0.5)."""

@@ -80,7 +80,9 @@ def refresh_corpus(workspace: Workspace, config: RefreshConfig) -> RefreshResult
         )
         if result.damaged:
             shown.summary += f", {len(result.damaged)} damaged files"
-        with tracking.start_run(workspace, "refresh", f"corpus-v{row['version']}", config.content()) as run:
+        with tracking.start_run(
+            workspace, "refresh", f"corpus-v{row['version']}", config.content(), began=shown.began_at
+        ) as run:
             run.tag("gptmill.corpus_version", row["version"])
             run.metrics(_counts(workspace, row), step=row["version"])
             run.artifact(report)

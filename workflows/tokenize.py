@@ -83,7 +83,9 @@ def tokenize_corpus(
                 workspace, "refresh", {"gptmill.corpus_version": str(version["version"])}
             )
             name = f"{manifest.name}-v{version['version']}"
-            with tracking.start_run(workspace, "tokenize", name, settings, parent=parent) as run:
+            with tracking.start_run(
+                workspace, "tokenize", name, settings, parent=parent, began=shown.began_at
+            ) as run:
                 run.tag("gptmill.corpus_version", version["version"])
                 run.tag("gptmill.manifest_hash", manifest.manifest_hash)
                 run.metrics(_counts(manifest), step=version["version"])

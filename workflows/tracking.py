@@ -140,6 +140,7 @@ def start_run(
     *,
     parent: str | None = None,
     run_id: str | None = None,
+    began: float | None = None,
 ) -> Iterator[Run]:
     """A run for the time of a `with` block; finished at its end, failed when it raises.
 
@@ -148,9 +149,10 @@ def start_run(
         settings: the resolved configuration, logged as parameters and as config.json.
         parent: run that made what this one starts from.
         run_id: re-open this run instead of making one.
+        began: Unix time at which the work began, where that was before this call.
     """
     client = client_of(workspace)
-    run = Run(client, run_id or _create(workspace, kind, name, settings, parent))
+    run = Run(client, run_id or _create(workspace, kind, name, settings, parent, began))
     client.update_run(run.run_id, status="RUNNING")
     try:
         yield run
@@ -162,7 +164,12 @@ def start_run(
 
 
 def _create(
-    workspace: Workspace, kind: str, name: str, settings: Mapping[str, Any], parent: str | None
+    workspace: Workspace,
+    kind: str,
+    name: str,
+    settings: Mapping[str, Any],
+    parent: str | None,
+    began: float | None,
 ) -> str:
     client = client_of(workspace)
     tags = {"gptmill.workflow": kind, "mlflow.source.name": f"workflows.{kind}", "mlflow.source.type": "JOB"}
@@ -171,7 +178,8 @@ def _create(
         tags["mlflow.source.git.commit"] = commit
     if parent:
         tags |= {"mlflow.parentRunId": parent, "gptmill.parent_run": parent}
-    run = client.create_run(_experiment_id(workspace, kind), run_name=name, tags=tags)
+    start_time = int(began * 1000) if began is not None else None
+    run = client.create_run(_experiment_id(workspace, kind), start_time=start_time, run_name=name, tags=tags)
     run_id = run.info.run_id
     parameters = [Param(key, value[:MAX_PARAM_CHARS]) for key, value in flatten(settings).items()]
     for start in range(0, len(parameters), 100):
@@ -181,7 +189,7 @@ def _create(
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """{"train.learning_rate": "0.001", ...} of nested settings."""
+    """{"train.lr": "0.001", ...} of nested settings."""
     flat: dict[str, str] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):

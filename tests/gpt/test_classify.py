@@ -23,7 +23,7 @@ from gpt.config import ConfigError, ModelConfig
 from gpt.model import GPT
 
 START, EXTRACT = 0, 49
-CONFIG = ClassifierConfig(epochs=4, batch_size=16, learning_rate=3e-3, warmup_ratio=0.05)
+CONFIG = ClassifierConfig(epochs=4, batch_size=16, lr=3e-3, warmup_ratio=0.05)
 
 
 def planted(count: int, seed: int) -> list[Example]:
@@ -66,7 +66,7 @@ def test_a_planted_rule_is_learned_and_beats_the_majority(model_config: ModelCon
     assert [record.epoch for record in seen if record.val_accuracy is not None] == [1, 2, 3, 4]
     assert seen[-1].loss < seen[0].loss
     assert seen[-1].lm_loss < seen[0].lm_loss
-    assert seen[-1].learning_rate < 0.02 * CONFIG.learning_rate
+    assert seen[-1].learning_rate < 0.02 * CONFIG.lr
 
 
 def test_the_same_seed_gives_the_same_classifier(model_config: ModelConfig):
@@ -116,7 +116,7 @@ def test_a_saved_classifier_predicts_the_same(model_config: ModelConfig, tmp_pat
     [
         ([], CONFIG, "0 training"),
         ([Example([1], 3)], replace(CONFIG, num_classes=2), "labels run from 0 to 3, num_classes is 2"),
-        ([Example([1], 0)], replace(CONFIG, learning_rate=0.0), "learning_rate is 0.0"),
+        ([Example([1], 0)], replace(CONFIG, lr=0.0), "lr is 0.0"),
         ([Example([1], 0)], replace(CONFIG, max_length=2), "max_length is 2"),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_forgotten_parameter_is_noticed(model: GPT):
 
 
 def test_learning_rate_warms_up_then_follows_a_cosine():
-    config = TrainConfig(num_steps=110, warmup_steps=10, learning_rate=1.0, min_lr_ratio=0.1)
+    config = TrainConfig(num_steps=110, warmup_steps=10, lr=1.0, min_lr_ratio=0.1)
     rates = [learning_rate(step, config) for step in range(111)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert rates[9] == rates[10] == 1.0

@@ -99,9 +99,7 @@ def same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
 
 
 def test_loss_falls_on_data_with_a_pattern(bench: Bench, tmp_path: Path):
-    recorder, _, result = bench.fit(
-        tmp_path, num_steps=150, learning_rate=1e-2, checkpoint_every=0, eval_every=50
-    )
+    recorder, _, result = bench.fit(tmp_path, num_steps=150, lr=1e-2, checkpoint_every=0, eval_every=50)
     assert recorder.losses[0] == pytest.approx(np.log(50), abs=0.1)
     assert recorder.losses[-1] < 0.6 * recorder.losses[0]
     assert [record.step for record in recorder.evaluations] == [0, 50, 100, 150]
@@ -246,7 +244,7 @@ def test_a_bad_gradient_is_skipped_and_five_in_a_row_end_training(bench: Bench, 
     assert recorder.steps[0].loss == pytest.approx(np.log(50), abs=0.1)
     assert result.skipped_updates == 2
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
-    with pytest.raises(TrainingDiverged, match="5 steps in a row, up to step 5; lower learning_rate"):
+    with pytest.raises(TrainingDiverged, match="5 steps in a row, up to step 5; lower lr"):
         bench.trainer(tmp_path / "2", Poison(99)).fit()
 
 

@@ -16,7 +16,7 @@ MODEL = ModelConfig(vocab_size=VOCAB_SIZE, context_length=16, num_layers=2, num_
 TRAIN = TrainConfig(
     num_steps=6,
     batch_size=8,
-    learning_rate=3e-3,
+    lr=3e-3,
     warmup_steps=2,
     eval_every=0,
     checkpoint_every=2,

@@ -1,0 +1,164 @@
+"""Options, their errors and exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data_pipeline.errors import InputError
+from gpt.config import ConfigError
+from workflows import cli, demo, pretrain, refresh, tokenize
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = ("crawl", "refresh", "tokenize", "pretrain", "finetune", "evaluate", "review", "demo")
+
+
+def parse_pretrain(*argv: str) -> pretrain.Options:
+    return cli.parse(pretrain.Options, "pretrain", "", argv, pretrain.preset_defaults)
+
+
+def test_a_preset_sets_defaults_and_options_override_it() -> None:
+    options = parse_pretrain("--preset", "tiny", "--train.num_steps", "7")
+    assert options.model.width == 32
+    assert options.train.num_steps == 7
+    assert options.train.precision == "fp32"
+
+
+def test_a_file_is_read_and_the_command_line_wins_over_it(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump({"preset": "tiny", "train": {"num_steps": 5, "batch_size": 4}}))
+    options = parse_pretrain("--config", str(config), "--train.num_steps", "9")
+    assert (options.preset, options.model.width) == ("tiny", 32)
+    assert (options.train.num_steps, options.train.batch_size) == (9, 4)
+
+
+def test_a_printed_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "workflows.pretrain",
+        "--preset",
+        "tiny",
+        "--train.lr",
+        "0.5",
+        "--print_config",
+    ]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    config = tmp_path / "printed.yaml"
+    config.write_text(printed)
+    assert parse_pretrain("--config", str(config)) == parse_pretrain("--preset", "tiny", "--train.lr", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--train.num_stepz", "3"], ["train.num_stepz", "did you mean train.num_steps"]),
+        (["--train.num_steps", "many"], ["train.num_steps", "int", "many"]),
+        (["--train.precision", "fp7"], ["train.precision", "bf16", "fp7"]),
+        (["--nonsense", "3"], ["nonsense", "no such option"]),
+        (["--config", "/does/not/exist.yaml"], ["/does/not/exist.yaml"]),
+    ],
+)
+def test_a_wrong_option_gives_one_line_that_names_it(argv: list[str], words: list[str]) -> None:
+    with pytest.raises(InputError) as raised:
+        parse_pretrain(*argv)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_an_unknown_preset_lists_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="demo"):
+        parse_pretrain("--preset", "gpt9")
+
+
+def test_an_unknown_key_in_a_file_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("train:\n  num_stepz: 3\n")
+    with pytest.raises(InputError, match=r"train\.num_stepz.*did you mean train\.num_steps"):
+        parse_pretrain("--config", str(config))
+
+
+def test_an_unknown_key_of_a_source_is_named() -> None:
+    with pytest.raises(InputError, match=r"sources\.kindd: no such option"):
+        cli.parse(refresh.Options, "refresh", "", ["--sources", "[{name: a, kindd: web}]"])
+
+
+@pytest.mark.parametrize(
+    ("module", "argv", "words"),
+    [
+        ("pretrain", ["--model.num_heads", "3"], ["num_heads 3", "width 256"]),
+        ("pretrain", ["--train.warmup_steps", "100000"], ["warmup_steps", "num_steps"]),
+        ("tokenize", ["--shards.val_share", "0.9"], ["shards.val_share", "0.9"]),
+        ("tokenize", ["--tokenizer.vocab_size", "10"], ["tokenizer.vocab_size", "266"]),
+        ("refresh", ["--web", "/does/not/exist"], ["/does/not/exist"]),
+        ("crawl", ["--crawl.seeds", "[http://example.org/]"], ["crawl.contact", "example.org"]),
+        ("pretrain", ["--workspace", "s3://bucket/x"], ["workspace", "s3://bucket/x"]),
+        ("pretrain", [], ["bpe", "workflows.tokenize"]),
+        ("finetune", [], ["workflows.pretrain"]),
+    ],
+)
+def test_what_cannot_work_ends_with_exit_code_2_and_one_line(
+    tmp_path: Path, module: str, argv: list[str], words: list[str]
+) -> None:
+    workspace = [] if "--workspace" in argv else ["--workspace", str(tmp_path / "ws")]
+    done = subprocess.run(
+        [sys.executable, "-m", f"workflows.{module}", *workspace, *argv],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_help_explains_the_options_and_imports_nothing_heavy(workflow: str) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", f"workflows.{workflow}", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    imported = {line.rsplit("|", 1)[-1].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "data_pipeline" in imported
+    assert not imported & {"ray", "torch", "mlflow", "numba", "pandas", "deltalake", "tokenizers"}
+    assert "--workspace" in done.stdout
+    assert "Folder that everything is kept in." in done.stdout
+
+
+@pytest.mark.parametrize("options_class", [refresh.Options, tokenize.Options, pretrain.Options, demo.Options])
+def test_every_option_has_its_help(options_class: type) -> None:
+    parser = cli.build_parser(options_class, "x", "")
+    silent = [
+        action.option_strings[0]
+        for action in parser._actions
+        if action.option_strings and not (action.help or "").partition("(type:")[0].strip()
+    ]
+    assert silent == []
+
+
+def test_a_users_mistake_is_found_inside_the_errors_that_ray_wraps_around_it() -> None:
+    class FromRay(Exception):
+        cause: BaseException | None = None
+        worker_failures: dict[int, BaseException]
+
+    inner = FromRay("task failed")
+    inner.cause = InputError("the shard is damaged")
+    outer = FromRay("group failed")
+    outer.worker_failures = {0: inner}
+    assert cli.user_message(outer) == "the shard is damaged"
+    assert cli.user_message(RuntimeError("a bug")) is None
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    def main(options: object) -> None:
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        cli.run(tokenize.Options, main, "tokenize", "", [])
