@@ -19,7 +19,7 @@ INVISIBLE = re.compile(
 STRAY_JOINERS = re.compile(
     "(?<![\u0600-\u0dff\u1000-\u109f\u1780-\u17ff\U0001f000-\U0001faff\ufe0f])[\u200c\u200d]"
 )
-SPACES_AT_LINE_END = re.compile(r"[ \t\u3000\xa0]+(?=\n)|[ \t\u3000\xa0]+\Z")
+SPACES = " \t\u3000\xa0"
 BLANK_LINES = re.compile(r"\n{3,}")
 
 
@@ -43,9 +43,18 @@ def clean_text(text: str, config: CleanConfig) -> str:
             fix_character_width=False,
             normalization=None,
         )
+    text = STRAY_JOINERS.sub("", INVISIBLE.sub("", storable(text)))
+    # After the removals: a mark may have come to stand beside its letter.
     text = unicodedata.normalize(config.normalization, text)  # type: ignore[arg-type]
-    text = STRAY_JOINERS.sub("", INVISIBLE.sub("", text))
-    # Unpaired surrogates cannot be written as UTF-8.
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    text = SPACES_AT_LINE_END.sub("", text)
+    # By line: a regular expression for spaces at line ends takes quadratic time on a long run of spaces.
+    text = "\n".join(line.rstrip(SPACES) for line in text.split("\n"))
     return BLANK_LINES.sub("\n\n", text).strip("\n")
+
+
+def storable(text: str) -> str:
+    """The text as UTF-8 can hold it: unpaired surrogates, which some inputs smuggle in, become U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

@@ -238,8 +238,14 @@ class CrawlConfig:
         if not self.seeds:
             raise InputError("crawl.seeds: no URL to begin with; give at least one")
         for url in self.seeds:
-            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            if not _is_web_url(url):
                 raise InputError(f"crawl.seeds: {url!r} is no http or https URL")
+        for option in ("max_depth", "delay", "retries"):
+            if getattr(self, option) < 0:
+                raise InputError(f"crawl.{option}: {getattr(self, option)} must not be negative")
+        for option in ("max_pages", "timeout", "max_page_bytes"):
+            if getattr(self, option) <= 0:
+                raise InputError(f"crawl.{option}: {getattr(self, option)} must be positive")
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
             raise InputError(f"crawl.name: {self.name!r} must be letters, digits, - and _; it names a folder")
         for option, patterns in (("include", self.include), ("exclude", self.exclude)):
@@ -255,7 +261,8 @@ class CrawlConfig:
         )
         if strangers and not self.contact:
             raise InputError(
-                f"crawl.contact: {strangers[0]} is not this machine; say who you are (an e-mail address or a page)"
+                f"crawl.contact: say who you are (an e-mail address or a page) before you crawl {strangers[0]}; "
+                "a host of your own goes into crawl.allow_private instead"
             )
 
     def is_local(self, host: str) -> bool:
@@ -266,3 +273,12 @@ class CrawlConfig:
     def user_agent(self) -> str:
         """What the crawler says it is."""
         return f"gptmill/0.1 (+{self.contact or 'local crawl'})"
+
+
+def _is_web_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # parsed only when it is asked for
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import io
 import ipaddress
+import itertools
 import re
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +30,11 @@ from warcio.warcwriter import WARCWriter
 
 from data_pipeline.config import CrawlConfig
 from data_pipeline.errors import InputError
+from data_pipeline.sources.web import decode_body
 
 Progress = Callable[[str], None]
 MAX_REDIRECTS = 5
+UNAVAILABLE = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, zlib.error)
 PART = ".part"
 
 
@@ -51,11 +55,14 @@ def crawl(config: CrawlConfig, folder: Path, progress: Progress = lambda line: N
         config: validated by the call.
         folder: <workspace>/raw/<name>; made when it does not exist.
         progress: told pages and bytes, one short line at a time.
+
+    Raises:
+        InputError: a configuration that cannot work, or a seed's host with a private address.
     """
     config.validate()
     folder.mkdir(parents=True, exist_ok=True)
     with closing(Frontier(folder / "frontier.sqlite")) as frontier:
-        frontier.add(config.seeds, depth=0)
+        frontier.add([_canonical(seed) for seed in config.seeds], depth=0)
         known = frontier.count("done")
         _adopt_unfinished(folder)
         if frontier.next() is None or known >= config.max_pages:
@@ -67,15 +74,18 @@ def crawl(config: CrawlConfig, folder: Path, progress: Progress = lambda line: N
             site = _Site(config, client)
             archive = _Archive(file, config)
             while known + fetched < config.max_pages and (entry := frontier.next()) is not None:
-                url, depth = entry
+                url, depth, redirects = entry
                 outcome, links, size = _fetch(url, site, archive)
                 if outcome == "done":
                     fetched += 1
                     total_bytes += size
-                # A redirect is no step further from the seed; each URL is queued once, so loops end.
-                next_depth = depth if outcome == "redirect" else depth + 1
-                if next_depth <= config.max_depth:
-                    frontier.add(_in_scope(links, config), next_depth)
+                links = _in_scope(links, config)
+                if outcome != "redirect":
+                    if depth < config.max_depth:
+                        frontier.add(links, depth + 1)
+                elif redirects < MAX_REDIRECTS:
+                    # A redirect is no step further from the seed.
+                    frontier.add(links, depth, redirects + 1)
                 frontier.finish(url, outcome)
                 progress(f"{fetched} pages, {total_bytes / 1e6:.1f} MB, {frontier.count('queued')} waiting")
         path.rename(path.with_name(path.name.removesuffix(PART)))
@@ -88,7 +98,7 @@ def is_complete(config: CrawlConfig, folder: Path) -> bool:
     if not path.exists():
         return False
     with closing(Frontier(path)) as frontier:
-        frontier.add(config.seeds, depth=0)
+        frontier.add([_canonical(seed) for seed in config.seeds], depth=0)
         return frontier.next() is None or frontier.count("done") >= config.max_pages
 
 
@@ -100,21 +110,22 @@ class Frontier:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS pages "
-            "(id INTEGER PRIMARY KEY, url TEXT UNIQUE, depth INTEGER, outcome TEXT, fetched_at REAL)"
+            "(id INTEGER PRIMARY KEY, url TEXT UNIQUE, depth INTEGER, redirects INTEGER, outcome TEXT, "
+            "fetched_at REAL)"
         )
 
-    def add(self, urls: list[str], depth: int) -> None:
-        """Queue URLs that were never seen."""
-        rows = [(urldefrag(url).url, depth) for url in urls]
+    def add(self, urls: list[str], depth: int, redirects: int = 0) -> None:
+        """Queue URLs that were never seen; `redirects` led to them in a row."""
+        rows = [(url, depth, redirects) for url in urls]
         self._db.executemany(
-            "INSERT OR IGNORE INTO pages (url, depth, outcome) VALUES (?, ?, 'queued')", rows
+            "INSERT OR IGNORE INTO pages (url, depth, redirects, outcome) VALUES (?, ?, ?, 'queued')", rows
         )
         self._db.commit()
 
-    def next(self) -> tuple[str, int] | None:
-        """The next (url, depth), or None when all are done."""
+    def next(self) -> tuple[str, int, int] | None:
+        """The next (url, depth, redirects), or None when all are done."""
         return self._db.execute(
-            "SELECT url, depth FROM pages WHERE outcome = 'queued' ORDER BY depth, id LIMIT 1"
+            "SELECT url, depth, redirects FROM pages WHERE outcome = 'queued' ORDER BY depth, id LIMIT 1"
         ).fetchone()
 
     def finish(self, url: str, outcome: str) -> None:
@@ -151,25 +162,51 @@ class _Site:
         key = f"{parts.scheme}://{parts.netloc}"
         if key not in self._robots:
             try:
-                status, _, body = self.get(f"{key}/robots.txt")
+                status, body = self._robots_txt(f"{key}/robots.txt")
                 if status >= 500:
                     self._robots[key] = None
                 else:
                     self._robots[key] = Protego.parse(
                         body[:500_000].decode("utf-8", "replace") if status == 200 else ""
                     )
-            except httpx.HTTPError:
+            except (httpx.HTTPError, zlib.error):
                 self._robots[key] = None
         robots = self._robots[key]
         return robots is not None and robots.can_fetch(url, self.config.user_agent)
 
-    def get(self, url: str) -> tuple[int, list[tuple[str, str]], bytes]:
-        """(status, headers, raw body) of one request, no redirect followed.
+    def _robots_txt(self, url: str) -> tuple[int, bytes]:
+        """(status, body) of a robots.txt, over the redirects that RFC 9309, section 2.3.1.2, asks to follow."""
+        status, fields, body = self.get(url)
+        for _ in range(MAX_REDIRECTS):
+            target = _link(url, fields["location"]) if 300 <= status < 400 and "location" in fields else ""
+            if not target:
+                break
+            try:
+                status, fields, body = self.get(target)
+            except InputError:  # the site points into a private network
+                return 404, b""
+            url = target
+        return status, decode_body(body, None, fields.get("content-encoding"))
+
+    def get(self, url: str) -> tuple[int, httpx.Headers, bytes]:
+        """(status, headers, raw body) of a URL, no redirect followed; failures and 5xx answers are tried again.
 
         Raises:
             InputError: the host resolves to an address that the crawl must not touch.
             httpx.HTTPError: no answer.
         """
+        for pause in [min(30.0, 0.5 * 2**attempt) for attempt in range(self.config.retries)]:
+            try:
+                answer = self._request(url)
+            except httpx.TransportError:
+                pass
+            else:
+                if answer[0] < 500:
+                    return answer
+            time.sleep(pause)
+        return self._request(url)
+
+    def _request(self, url: str) -> tuple[int, httpx.Headers, bytes]:
         parts = urlsplit(url)
         host = parts.hostname or ""
         self._wait(host, url)
@@ -191,8 +228,7 @@ class _Site:
                     break
         finally:
             response.close()
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
-        return response.status_code, headers, b"".join(pieces)
+        return response.status_code, response.headers, b"".join(pieces)
 
     def _wait(self, host: str, url: str) -> None:
         robots = self._robots.get(f"{urlsplit(url).scheme}://{urlsplit(url).netloc}")
@@ -224,12 +260,11 @@ class _Archive:
             )
         )
 
-    def write(
-        self, url: str, status: int, headers: list[tuple[str, str]], body: bytes, user_agent: str
-    ) -> None:
+    def write(self, url: str, status: int, headers: httpx.Headers, body: bytes, user_agent: str) -> None:
         """Add the request and the response of one page."""
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw]
         # The HTTP library has taken the chunks apart, so the header that announces them must go.
-        kept = [(name, value) for name, value in headers if name.lower() != "transfer-encoding"]
+        kept = [(name, value) for name, value in pairs if name.lower() != "transfer-encoding"]
         response = self._writer.create_warc_record(
             url,
             "response",
@@ -266,43 +301,47 @@ def _fetch(url: str, site: _Site, archive: _Archive) -> tuple[str, list[str], in
     try:
         if not site.allowed(url):
             return "robots", [], 0
-        for attempt in range(site.config.retries + 1):
-            status, headers, body = site.get(url)
-            if status < 500:
-                break
-            time.sleep(min(30.0, 0.5 * 2**attempt))
+        status, headers, body = site.get(url)
     except InputError:
-        return "private_address", [], 0
-    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise
+    except UNAVAILABLE as error:
         return f"failed_{type(error).__name__}", [], 0
     if len(body) > site.config.max_page_bytes:
         return "too_large", [], 0
     archive.write(url, status, headers, body, site.config.user_agent)
-    fields = {name.lower(): value for name, value in headers}
     if 300 <= status < 400:
-        return "redirect", [urljoin(url, fields["location"])] if "location" in fields else [], len(body)
+        return "redirect", [_link(url, headers.get("location", ""))], len(body)
     if status != 200:
         return f"status_{status}", [], len(body)
-    is_html = "html" in fields.get("content-type", "")
-    return "done", list(_links(url, body)) if is_html else [], len(body)
+    is_html = "html" in headers.get("content-type", "").lower()
+    return "done", _links(url, body, headers.get("content-encoding")) if is_html else [], len(body)
 
 
-def _links(url: str, body: bytes) -> Iterator[str]:
+def _links(url: str, body: bytes, encoding: str | None) -> list[str]:
     try:
-        hrefs = [node.get("href") or "" for node in lxml.html.document_fromstring(body).iter("a")]
-    except (lxml.etree.LxmlError, ValueError):
-        return
-    for href in hrefs:
-        try:
-            link = urldefrag(urljoin(url, href.strip())).url
-            if urlsplit(link).scheme in ("http", "https"):
-                yield link
-        except ValueError:  # a link that is no URL
-            continue
+        page = lxml.html.document_fromstring(decode_body(body, None, encoding))
+    except (lxml.etree.LxmlError, *UNAVAILABLE):
+        return []
+    return [_link(url, node.get("href") or "") for node in page.iter("a")]
+
+
+def _link(base: str, reference: str) -> str:
+    """The address that a reference on a page leads to; "" where that is no web page."""
+    try:
+        link = _canonical(urljoin(base, reference.strip()))
+    except ValueError:
+        return ""
+    return link if link.startswith(("http://", "https://")) else ""
+
+
+def _canonical(url: str) -> str:
+    """The one spelling of a URL that the frontier knows: no fragment, host in small letters, never an empty path."""
+    parts = urlsplit(urldefrag(url).url)
+    return parts._replace(netloc=parts.netloc.lower(), path=parts.path or "/").geturl()
 
 
 def _in_scope(links: list[str], config: CrawlConfig) -> list[str]:
-    hosts = {urlsplit(seed).netloc for seed in config.seeds}
+    hosts = {urlsplit(seed).netloc.lower() for seed in config.seeds}
     return [
         link
         for link in dict.fromkeys(links)
@@ -319,5 +358,6 @@ def _adopt_unfinished(folder: Path) -> None:
 
 
 def _new_archive(folder: Path, name: str) -> Path:
-    number = 1 + sum(1 for _ in folder.glob(f"{name}-*.warc.gz"))
-    return folder / f"{name}-{number:05d}.warc.gz{PART}"
+    paths = (folder / f"{name}-{number:05d}.warc.gz" for number in itertools.count(1))
+    free = next(path for path in paths if not path.exists())
+    return free.with_name(free.name + PART)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-START = re.compile(r"^\s*\*{3}\s*START OF (?:THE|THIS) PROJECT GUTENBERG[^\n]*\*{3}[^\n]*$", re.I | re.M)
+# A long title wraps, so the mark may close on a later line.
+START = re.compile(
+    r"^[ \t]*\*{3}\s*START OF (?:THE|THIS) PROJECT GUTENBERG(?:[^\n]*|[^*]{0,300})\*{3}[^\n]*$", re.I | re.M
+)
 START_OLD = re.compile(r"^[^\n]{0,20}\*END\*?\s*THE SMALL PRINT[^\n]*$", re.I | re.M)
 END = re.compile(
-    r"^\s*(?:\*{3}\s*END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:the |this )?Project Gutenberg)[^\n]*$",
+    r"^[ \t]*(?:\*{3}\s*END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:the |this )?Project Gutenberg)[^\n]*$",
     re.I | re.M,
 )
 FIELD = re.compile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -13,11 +14,13 @@ from data_pipeline.schema import Verdict, replace_column, split
 STAGE = "language"
 # fastText reads one line; more than this adds time and no certainty.
 MAX_CHARS = 20_000
+LETTER = re.compile(r"[^\W\d_]")
 
 
 def detect(text: str) -> tuple[str, float]:
     """(ISO 639-1 code, score between 0 and 1) of a text; ("und", 0.0) where it has no letters."""
-    found = _detector().detect(" ".join(text[:MAX_CHARS].split()), model="lite", k=1) if text.strip() else []
+    sample = text[:MAX_CHARS]
+    found = _detector().detect(" ".join(sample.split()), model="lite", k=1) if LETTER.search(sample) else []
     if not found:
         return "und", 0.0
     return str(found[0]["lang"]), min(1.0, float(found[0]["score"]))

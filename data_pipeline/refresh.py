@@ -241,24 +241,15 @@ def _raw_table(batch: Sequence[tuple[int, Record]], source: SourceConfig, input_
         "source": [source.name] * len(batch),
         "preset": [preset] * len(batch),
         "input_file": [input_file] * len(batch),
-        "uri": [_storable(record.uri) or input_file for _, record in batch],
-        "title": [_storable(record.title) for _, record in batch],
-        "text": [_storable(record.content) for _, record in batch],
+        "uri": [clean.storable(record.uri) or input_file for _, record in batch],
+        "title": [clean.storable(record.title) for _, record in batch],
+        "text": [clean.storable(record.content) for _, record in batch],
         "format": [record.format for _, record in batch],
-        "date": [_storable(record.date) for _, record in batch],
+        "date": [clean.storable(record.date) for _, record in batch],
         "license": [source.license] * len(batch),
         "reason": [record.reason for _, record in batch],
     }
     return pa.table(columns, schema=schema.RAW.append(pa.field("reason", pa.string())))
-
-
-def _storable(text: str) -> str:
-    """The text as UTF-8 can hold it: unpaired surrogates, which some inputs smuggle in, become U+FFFD."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode("utf-8")
-    return text
 
 
 def process(table: pa.Table, config: RefreshConfig) -> pa.Table:

@@ -61,6 +61,7 @@ def to_text(source: str) -> str:
     text = "\n".join(line.rstrip() for line in _without_end_sections(lines))
     # What an unclosed template or link left behind.
     text = re.sub(r"\{\{[^{}\n]{0,300}|\}\}|\[\[|\]\]|'{2,5}|__[A-Z]{3,30}__", "", text)
+    text = re.sub(r"</?ref\b[^<>\n]{0,300}>?", "", text, flags=re.I)
     text = re.sub(r"[ \t]{2,}", " ", text)
     text = re.sub(r"\(\s*[,;]?\s*\)", "", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
@@ -68,13 +69,15 @@ def to_text(source: str) -> str:
 
 def _without_end_sections(lines: list[str]) -> list[str]:
     kept: list[str] = []
-    skipping = False
+    skipped_level = 0
     for line in lines:
         heading = re.fullmatch(r"(=+) (.*?) =+", line.strip())
         if heading:
-            skipping = heading.group(2).strip().lower() in END_SECTIONS
+            level = len(heading.group(1))
             line = heading.group(2).strip()
-        if not skipping:
+            if not skipped_level or level <= skipped_level:  # a subsection goes with its section
+                skipped_level = level if line.lower() in END_SECTIONS else 0
+        if not skipped_level:
             kept.append(line)
     return kept
 
@@ -97,7 +100,7 @@ def _node(node: Any) -> str:
     if isinstance(node, HTMLEntity):
         try:
             return node.normalize()
-        except ValueError:
+        except (ValueError, OverflowError):  # no code point
             return ""
     if isinstance(node, Tag):
         return _tag(node)

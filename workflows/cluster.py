@@ -57,6 +57,7 @@ def _logs_to(path: Path) -> Iterator[None]:
     """Send the libraries' loggers to a file instead of the terminal; undone at the end."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(logging.INFO)
     logging.captureWarnings(True)
     before = {}
     for name in LOGGERS:

@@ -241,7 +241,7 @@ class Options:
         default_factory=lambda: PassageConfig(chars=400, per_document=16, per_class=120)
     )
     """How the classifier's labelled passages are cut from the corpus."""
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(epochs=2, max_length=96))
     """How the classifier is fine-tuned."""
 
 

@@ -120,6 +120,7 @@ def pretrain(workspace: Workspace, options: Options, folder: Path) -> dict[str, 
                 result = run_training(job, options.workers, options.max_restarts, shown.update)
             shown.update("logging plots, samples and the model")
             _log_outcome(workspace, run, run_dir, name, result)
+            run.describe(_description(name, model, manifest, result))
         result |= {"name": name, "mlflow_run_id": run.run_id}
         shown.summary = f"{name}: {result['step']} steps, {result['tokens']:,} tokens, {_scores(result)}"
     return result
@@ -135,6 +136,27 @@ def _scores(result: dict[str, Any]) -> str:
     if not first or not last:
         return "no validation data"
     return f"validation {first['bits_per_byte']:.3f} -> {last['bits_per_byte']:.3f} bits/byte"
+
+
+def _description(name: str, model: ModelConfig, manifest: Manifest, result: dict[str, Any]) -> str:
+    """What the run's MLflow page says first."""
+    rows = [
+        f"| {source} | {result['first_evaluation'][source]['bits_per_byte']:.3f} | {score['bits_per_byte']:.3f} |"
+        for source, score in result["last_evaluation"].items()
+    ]
+    return "\n".join(
+        [
+            f"**{name}**: {model.num_parameters() / 1e6:.1f} M parameters, {result['tokens']:,} tokens in "
+            f"{result['step']} steps, on `tokens/{manifest.name}` of corpus version {manifest.corpus_version} "
+            f"(manifest `{manifest.manifest_hash[:12]}`).",
+            "",
+            "| validation bits/byte | first | last |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "Curves under *Model metrics*; plots, samples, journal and resolved configuration under *Artifacts*.",
+        ]
+    )
 
 
 def _log_outcome(workspace: Workspace, run: Any, run_dir: Path, name: str, result: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ One experiment a workflow kind; runs point at their parent, and carry tags to be
 
 from __future__ import annotations
 
+import getpass
 import json
 import logging
 import math
@@ -75,7 +76,12 @@ def _experiment_id(workspace: Workspace, kind: str) -> str:
     is_local = "MLFLOW_TRACKING_URI" not in os.environ
     location = (workspace.root / "mlartifacts" / kind).as_uri() if is_local else None
     try:
-        return client.create_experiment(experiment_name(kind), artifact_location=location)
+        # The kind makes MLflow's pages open on training runs and their curves, not on GenAI traces.
+        return client.create_experiment(
+            experiment_name(kind),
+            artifact_location=location,
+            tags={"mlflow.experimentKind": "custom_model_development"},
+        )
     except MlflowException:  # another process was first
         found = client.get_experiment_by_name(experiment_name(kind))
         if found is None:
@@ -93,6 +99,10 @@ class Run:
     def tag(self, name: str, value: object) -> None:
         """Set a tag."""
         self.client.set_tag(self.run_id, name, str(value))
+
+    def describe(self, markdown: str) -> None:
+        """Set the description that MLflow shows at the top of the run's page."""
+        self.tag("mlflow.note.content", markdown)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log metrics; values that are no finite numbers are left out."""
@@ -173,6 +183,7 @@ def _create(
 ) -> str:
     client = client_of(workspace)
     tags = {"gptmill.workflow": kind, "mlflow.source.name": f"workflows.{kind}", "mlflow.source.type": "JOB"}
+    tags["mlflow.user"] = getpass.getuser()
     commit = git_commit()
     if commit:
         tags["mlflow.source.git.commit"] = commit

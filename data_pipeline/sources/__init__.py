@@ -61,6 +61,7 @@ def list_files(source: SourceConfig) -> list[Path]:
                 for file in path.rglob("*")
                 if file.is_file()
                 and not file.name.startswith(".")
+                and not file.name.endswith(".part")  # a crawl is still writing it
                 and any(fnmatch.fnmatch(file.name.lower(), pattern) for pattern in PATTERNS[source.kind])
             ]
             if not files:
@@ -71,11 +72,11 @@ def list_files(source: SourceConfig) -> list[Path]:
         elif path.is_file():
             files = [path]
         elif any(mark in given for mark in "*?["):
-            files = sorted(
-                file
-                for file in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
-                if file.is_file()
-            )
+            try:
+                matches = list(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+            except ValueError as error:
+                raise InputError(f"source {source.name}: {given} is no glob ({error})") from None
+            files = [file for file in matches if file.is_file()]
             if not files:
                 raise InputError(f"source {source.name}: {given} matches no file")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,8 @@ def _open(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if path.suffix == ".zst":
-        return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+        # Arrow's own streams know no lines.
+        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
     return path.open("rb")
 
 
@@ -52,7 +54,7 @@ def _json_lines(path: Path, source: SourceConfig) -> Iterator[Record]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield Record(f"{path.name}#{number}", reason="bad_json")
                 continue
             yield _record(row if isinstance(row, dict) else {}, f"{path.name}#{number}", source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from data_pipeline.sources import Record
 
 # Legacy encodings of Gutenberg files, tried after UTF-8. CP1252 accepts nearly any bytes, so it comes last.
 FALLBACKS = ("gb18030", "big5", "cp1252")
+STATED = re.compile(rb"^Character set encoding:[ \t]*([\w-]+)", re.IGNORECASE | re.MULTILINE)
 
 
 def read(path: Path) -> Iterator[Record]:
@@ -38,9 +40,11 @@ def decode(raw: bytes) -> str | None:
         pass
     sample = raw[:65536]
     high = sum(byte >= 0x80 for byte in sample) / len(sample)
-    for encoding in FALLBACKS if high > 0.25 else ("cp1252", "latin-1"):
+    stated = STATED.search(sample)
+    encodings = FALLBACKS if high > 0.25 else ("cp1252", "latin-1")
+    for encoding in (stated.group(1).decode("ascii"), *encodings) if stated else encodings:
         try:
             return raw.decode(encoding)
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, LookupError):
             continue
     return None

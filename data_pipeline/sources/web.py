@@ -10,6 +10,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import brotli
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
@@ -19,6 +20,9 @@ from warcio.bufferedreaders import BufferedReader, ChunkedDataReader
 from data_pipeline.sources import Record
 
 MAX_PAGE_BYTES = 8 << 20
+# A body as it was sent; with its encodings taken off, none that is cut here fits in a page.
+MAX_RAW_BYTES = 4 * MAX_PAGE_BYTES
+GZIP_MAGIC = b"\x1f\x8b"
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 CAPTURES = (
     WarcRecordType.response | WarcRecordType.revisit | WarcRecordType.resource | WarcRecordType.conversion
@@ -38,9 +42,48 @@ def read(path: Path) -> Iterator[Record]:
 
 def _read_warc(path: Path) -> Iterator[Record]:
     with path.open("rb") as file:
+        position = 0
         # Bodies are decoded here: crawlers store pages whose headers still claim an encoding that is gone.
         for record in ArchiveIterator(file, record_types=CAPTURES, parse_http=True, auto_decode="none"):
+            position = record.stream_pos
             yield _warc_record(record)
+        _check_end(file, position)
+
+
+def _check_end(file: BinaryIO, position: int) -> None:
+    """Raise EOFError where an archive breaks off: fastwarc takes that for its end.
+
+    Args:
+        file: the archive.
+        position: where the last capture begins; what lies before was read without a complaint.
+    """
+    magic = _at(file, 0, 5)
+    if magic == b"WARC/":
+        broken = _at(file, max(0, file.seek(0, io.SEEK_END) - 2), 2) != b"\r\n"
+    elif magic.startswith(GZIP_MAGIC):
+        broken = _breaks_off(file, position)
+    else:
+        broken = False
+    if broken:
+        raise EOFError("the archive breaks off within a record")
+
+
+def _at(file: BinaryIO, position: int, size: int) -> bytes:
+    file.seek(position)
+    return file.read(size)
+
+
+def _breaks_off(file: BinaryIO, position: int) -> bool:
+    """Whether the last gzip member from a position on has no end."""
+    file.seek(position)
+    member = zlib.decompressobj(wbits=31)
+    while piece := member.unused_data or file.read(1 << 16):
+        if member.eof:
+            if not piece.startswith(GZIP_MAGIC[:1]):
+                break  # padding after the last record
+            member = zlib.decompressobj(wbits=31)
+        member.decompress(piece)
+    return not member.eof
 
 
 def _warc_record(record: WarcRecord) -> Record:
@@ -53,21 +96,29 @@ def _warc_record(record: WarcRecord) -> Record:
     http = record.http_headers
     if http is None:
         content_type = record.headers.get("Content-Type") or ""
-        return _page(uri, record.reader.read(MAX_PAGE_BYTES + 1), content_type, date)
+        return _page(uri, _read_body(record), content_type, date)
     refused = _refuse_status(http.status_code)
     if refused:
         return Record(uri, date=date, reason=refused)
     content_type = http.get("Content-Type") or ""
     if not _is_text(content_type):
         return Record(uri, date=date, reason="not_text")
+    raw = _read_body(record)
     try:
-        body = _decode_body(record.reader.read(), http.get("Transfer-Encoding"), http.get("Content-Encoding"))
+        body = decode_body(raw, http.get("Transfer-Encoding"), http.get("Content-Encoding"))
     except (zlib.error, OSError, ValueError):
         return Record(uri, date=date, reason="undecodable_body")
     return _page(uri, body, content_type, date)
 
 
-def _decode_body(raw: bytes, transfer: str | None, content: str | None) -> bytes:
+def _read_body(record: WarcRecord) -> bytes:
+    body = record.reader.read(MAX_RAW_BYTES)
+    if len(body) < min(record.content_length, MAX_RAW_BYTES):
+        raise EOFError("the archive breaks off within a record")
+    return body
+
+
+def decode_body(raw: bytes, transfer: str | None, content: str | None) -> bytes:
     """The body without its transfer and content encodings, cut just above MAX_PAGE_BYTES.
 
     warcio's readers pass a body through as it is where it does not have the encoding that it claims.
@@ -107,7 +158,8 @@ def _read_arc(path: Path) -> Iterator[Record]:
             uri = record.rec_headers.get_header("WARC-Target-URI") or ""
             date = record.rec_headers.get_header("WARC-Date") or ""
             if record.http_headers is not None:
-                refused = _refuse_status(int(record.http_headers.get_statuscode() or 0))
+                status = record.http_headers.get_statuscode() or ""
+                refused = _refuse_status(int(status) if status.isdecimal() else 0)
                 if refused:
                     yield Record(uri, date=date, reason=refused)
                     continue

@@ -1,0 +1,109 @@
+"""Input files as the tests need them: web archives, wiki dumps, books, and English that no filter minds."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
+
+VOCABULARY = (
+    "the a one this that every some river mountain village teacher farmer ship harbour letter window garden "
+    "evening morning winter summer story question answer road bridge market kitchen table candle soldier doctor "
+    "child mother brother friend stranger island forest field horse bird stone water bread silver paper music "
+    "voice hand heart memory promise journey storm light shadow walked carried found wrote remembered watched "
+    "opened crossed followed answered waited built painted asked gave kept lost heard told began finished slowly "
+    "quietly early often never always together again almost under over through beside between after before with "
+    "without toward old young small great cold warm bright dark empty narrow famous patient honest careful"
+).split()
+
+
+def prose(seed: int, num_words: int = 160) -> str:
+    """English-looking text; two seeds share hardly a run of five words."""
+    rng = random.Random(seed)
+    sentences = []
+    while num_words > 0:
+        length = min(num_words, rng.randint(7, 14))
+        num_words -= length
+        sentences.append(" ".join(rng.choice(VOCABULARY) for _ in range(length)).capitalize() + ".")
+    return " ".join(sentences)
+
+
+def reworded(text: str, num_changes: int, seed: int = 0) -> str:
+    """The text with single words replaced, evenly spread; each change alters up to five shingles."""
+    words = text.split(" ")
+    for index in range(num_changes):
+        words[(index + 1) * len(words) // (num_changes + 1)] = f"changed{seed}x{index}"
+    return " ".join(words)
+
+
+def page(text: str, title: str = "A page") -> bytes:
+    """An HTML page whose main text is the given one."""
+    paragraphs = "".join(f"<p>{escape(part)}</p>" for part in text.split("\n\n"))
+    return (
+        f"<!doctype html><html><head><meta charset='utf-8'><title>{escape(title)}</title></head>"
+        f"<body><article><h1>{escape(title)}</h1>{paragraphs}</article></body></html>"
+    ).encode()
+
+
+def write_warc(
+    path: Path,
+    responses: Iterable[tuple[str, str, Sequence[tuple[str, str]], bytes]],
+    gzip: bool = True,
+) -> Path:
+    """A WARC of (uri, status line, HTTP headers, body as it was sent)."""
+    with path.open("wb") as file:
+        writer = WARCWriter(file, gzip=gzip)
+        writer.write_record(writer.create_warcinfo_record(path.name, {"software": "a test"}))
+        for uri, status, headers, body in responses:
+            writer.write_record(
+                writer.create_warc_record(
+                    uri,
+                    "response",
+                    payload=io.BytesIO(body),
+                    http_headers=StatusAndHeaders(status, list(headers), protocol="HTTP/1.1"),
+                    warc_headers_dict={"WARC-Date": "2024-05-06T07:08:09Z"},
+                )
+            )
+    return path
+
+
+HTML = [("Content-Type", "text/html; charset=utf-8")]
+
+
+def write_pages(path: Path, texts: Iterable[str], host: str = "pages.test") -> Path:
+    """A WARC of good pages, one a text."""
+    return write_warc(
+        path,
+        [
+            (f"http://{host}/{number}", "200 OK", HTML, page(text, f"Page {number}"))
+            for number, text in enumerate(texts)
+        ],
+    )
+
+
+def dump(pages: Iterable[tuple[str, str]]) -> str:
+    """A MediaWiki XML export of (title, wikitext)."""
+    body = "".join(
+        f"<page><title>{escape(title)}</title><ns>0</ns><revision><timestamp>2024-01-02T03:04:05Z</timestamp>"
+        f"<text>{escape(text)}</text></revision></page>"
+        for title, text in pages
+    )
+    return (
+        '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="en">'
+        f"<siteinfo><base>https://wiki.test/wiki/Main_Page</base></siteinfo>{body}</mediawiki>"
+    )
+
+
+def book(text: str, title: str = "A Book", author: str = "Some One") -> str:
+    """A Project Gutenberg file."""
+    mark = f"PROJECT GUTENBERG EBOOK {title.upper()}"
+    return (
+        f"The Project Gutenberg eBook of {title}\n\nTitle: {title}\n\nAuthor: {author}\n\n"
+        f"Release date: March 1, 2004 [eBook #11]\n\nLanguage: English\n\n"
+        f"*** START OF THE {mark} ***\n\n\n{text}\n\n\n*** END OF THE {mark} ***\n\nThe licence follows.\n"
+    )
