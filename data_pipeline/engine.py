@@ -41,8 +41,11 @@ def map_tables(
 
 
 def shuffle(dataset: ray.data.Dataset, key: str, num_partitions: int) -> ray.data.Dataset:
-    """Bring rows of equal key into one block."""
-    return dataset.repartition(max(1, min(MAX_PARTITIONS, num_partitions)), keys=[key])
+    """Bring rows of equal key into one block; into a single block, without a shuffle, for one partition."""
+    if num_partitions <= 1:
+        # Starting a shuffle's reducers costs seconds, which a small corpus need not pay.
+        return dataset.repartition(1)
+    return dataset.repartition(min(MAX_PARTITIONS, num_partitions), keys=[key])
 
 
 def stream(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:

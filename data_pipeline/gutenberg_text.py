@@ -20,7 +20,7 @@ FIELD = re.compile(
 PRODUCED = re.compile(
     r"\A\s*(?:Produced by|E-text prepared by|This etext was)[^\n]*(?:\n[^\n]+)*\n\s*\n", re.I
 )
-ILLUSTRATION = re.compile(r"^\s*\[Illustration[^\]\n]{0,500}\]\s*$", re.I | re.M)
+ILLUSTRATION = re.compile(r"^[ \t]*\[Illustration[^\]\n]{0,500}\][ \t]*$", re.I | re.M)
 ITALICS = re.compile(r"(?<![^\W_])_([^_\n]{1,200}(?:\n[^_\n]{1,200})?)_(?![^\W_])")
 CHAPTER = re.compile(r"^(?:CHAPTER|BOOK|PART|VOLUME|ACT|SCENE|LETTER)\b", re.I)
 

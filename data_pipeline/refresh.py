@@ -40,6 +40,8 @@ from data_pipeline.sources import Record, list_files, read_records
 Progress = Callable[[str], None]
 BATCH_ROWS, BATCH_CHARS = 512, 16 << 20
 SAMPLE_CHARS = 300
+# Documents that one partition of the deduplication shuffles holds, about.
+ROWS_A_PARTITION = 20_000
 
 
 @dataclass(frozen=True)
@@ -350,7 +352,7 @@ def _find_duplicates(
         stored_texts=_load_files(stored_files, stored_columns, False, ranks) if stored_files else None,
     )
     rows = stored.num_rows + sum(pq.read_metadata(path).num_rows for path in paths)
-    return dedup.find_duplicates(members, config.dedup, num_partitions=max(2, min(200, rows // 20_000)))
+    return dedup.find_duplicates(members, config.dedup, num_partitions=rows // ROWS_A_PARTITION)
 
 
 def _guard_losses(config: RefreshConfig, staging: Path, removals: pa.Table) -> None:

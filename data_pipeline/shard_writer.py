@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_pipeline.config import ShardConfig
@@ -40,6 +41,8 @@ from data_pipeline.tokenizer import Tokenizer, cached_tokenizer, is_validation
 Progress = Callable[[str], None]
 # Rows of a record batch: reading is zero-copy within one, so they are large.
 BATCH_DOCS = 8192
+# Text that one partition of the shuffle holds, about; a partition writes whole shards.
+CHARS_A_PARTITION = 64 << 20
 SHARD_ROWS = pa.schema(
     [("path", pa.string()), ("source", pa.string()), ("split", pa.string()), ("num_tokens", pa.int64()),
      ("num_docs", pa.int64()), ("num_bytes", pa.int64()), ("size", pa.int64()), ("sha256", pa.string())]
@@ -134,6 +137,8 @@ def _write_all(
     files = corpus.files("documents", version)
     units = [pa.table({"path": [path]}) for path in files]
     total = sum(num_shards.values())
+    chars = pc.sum(corpus.read("documents", version, ["num_chars"])["num_chars"]).as_py()
+    num_partitions = min(total, 1 + chars // CHARS_A_PARTITION)
     progress(f"encoding {version_size(corpus, version):,} documents into {total} shards")
     encoded = map_tables(
         from_tables(units),
@@ -144,7 +149,7 @@ def _write_all(
         val_share=config.val_share,
     )
     written = map_tables(
-        shuffle(encoded, "shard", total), _write_partition, folder=str(folder), common=common
+        shuffle(encoded, "shard", num_partitions), _write_partition, folder=str(folder), common=common
     )
     shards = (ShardInfo(**row) for row in collect(written, SHARD_ROWS).to_pylist())
     return tuple(sorted(shards, key=lambda shard: shard.path))

@@ -1,12 +1,46 @@
-"""Pictures of a training, drawn without a display."""
+"""Pictures of a refresh and of a training, drawn without a display."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from workflows.journal import TRAIN, VALIDATION, curve
+
+
+def funnel_figure(funnel: Sequence[dict[str, Any]], title: str) -> Figure:
+    """What became of the documents: a bar a source, cut into kept and removed by step.
+
+    Args:
+        funnel: rows of Corpus.funnel.
+    """
+    from data_pipeline.corpus import STAGES
+    from data_pipeline.report import COLOURS
+
+    sources = sorted({row["source"] for row in funnel}, reverse=True)
+    totals = [sum(row["count"] for row in funnel if row["source"] == source) for source in sources]
+    names = [f"{source} ({total:,})" for source, total in zip(sources, totals, strict=True)]
+    figure = Figure(figsize=(10, 1.2 + 0.6 * len(sources)), layout="constrained")
+    axes = figure.subplots()
+    left = [0.0] * len(sources)
+    for stage in ("kept", *STAGES[:-1]):
+        counts = [
+            sum(row["count"] for row in funnel if (row["source"], row["stage"]) == (source, stage))
+            for source in sources
+        ]
+        if any(counts):
+            shares = [100 * count / total for count, total in zip(counts, totals, strict=True)]
+            bars = axes.barh(names, shares, left=left, color=COLOURS[stage], label=stage, height=0.6)
+            labels = [f"{count:,}" if share > 2 else "" for count, share in zip(counts, shares, strict=True)]
+            axes.bar_label(bars, labels, label_type="center", color="white")
+            left = [start + share for start, share in zip(left, shares, strict=True)]
+    axes.set(xlabel="% of the documents read", title=title, xlim=(0, 100))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(ncols=7, loc="upper center", bbox_to_anchor=(0.5, -0.35), frameon=False)
+    return figure
 
 
 def loss_figure(journal: Path, title: str) -> Figure:

@@ -64,6 +64,7 @@ def refresh_corpus(workspace: Workspace, config: RefreshConfig) -> RefreshResult
     from data_pipeline.report import write_report
     from workflows import tracking
     from workflows.console import step
+    from workflows.plots import funnel_figure
 
     with step("refresh") as shown:
         result = refresh(workspace.corpus, config, workspace.root, shown.update)
@@ -86,6 +87,8 @@ def refresh_corpus(workspace: Workspace, config: RefreshConfig) -> RefreshResult
             run.tag("gptmill.corpus_version", row["version"])
             run.metrics(_counts(workspace, row), step=row["version"])
             run.artifact(report)
+            title = f"What became of the documents, corpus version {row['version']}"
+            run.figure(funnel_figure(workspace.corpus.funnel(row), title), "plots/funnel.png")
     return result
 
 

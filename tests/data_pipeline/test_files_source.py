@@ -149,9 +149,7 @@ def test_an_archive_that_a_crawl_still_writes_is_not_listed(folder: Path) -> Non
 
 
 def test_globs_and_single_files_are_listed_once_and_sorted(folder: Path) -> None:
-    assert _listed("web", folder / "*.warc*", folder / "a.warc", folder / "b.warc.gz") == [
-        *("a.warc", "b.warc.gz", "x.warc.gz.part")
-    ]
+    assert _listed("web", folder / "?.warc*z", folder / "b.warc.gz", folder / "a.warc") == ["a.warc", "b.warc.gz"]
     assert _listed("web", folder / "**" / "*.html") == ["d.html"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_inputs import book, prose
+from tests.data_pipeline.made_inputs import book, prose
 
 from data_pipeline import gutenberg_text
 from data_pipeline.sources import gutenberg
@@ -138,9 +138,9 @@ def test_a_page_of_blank_lines_takes_no_time() -> None:
     assert gutenberg_text.parse("a" + "\n" * 300_000 + "b").text == "a\n\nb"
 
 
-def test_real_books_lose_their_headers_and_nothing_else(real_data: Path) -> None:
-    paths = sorted((real_data / "books" / "pg-en").glob("*.txt"))[:30]
-    paths += sorted((real_data / "books" / "pg-zh").glob("*.txt"))
+def test_real_books_lose_their_headers_and_nothing_else(shared_data: Path) -> None:
+    paths = sorted((shared_data / "books" / "pg-en").glob("*.txt"))[:30]
+    paths += sorted((shared_data / "books" / "pg-zh").glob("*.txt"))
     for path in paths:
         (record,) = gutenberg.read(path)
         parsed = gutenberg_text.parse(record.content)

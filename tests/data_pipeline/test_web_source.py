@@ -9,7 +9,7 @@ from pathlib import Path
 
 import brotli
 import pytest
-from made_inputs import HTML, page, prose, write_warc
+from tests.data_pipeline.made_inputs import HTML, page, prose, write_warc
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
@@ -258,9 +258,9 @@ def test_an_arc_file_is_read_like_a_warc(tmp_path: Path) -> None:
     assert [record.reason for record in (gone, odd, image)] == ["http_status", "http_status", "not_text"]
 
 
-def test_real_archives_of_many_writers_are_read_to_their_end(real_data: Path) -> None:
+def test_real_archives_of_many_writers_are_read_to_their_end(shared_data: Path) -> None:
     by_reason: dict[str, int] = {}
-    for path in sorted((real_data / "web" / "warc").iterdir()):
+    for path in sorted((shared_data / "web" / "warc").iterdir()):
         records, errors = _read_as_a_refresh_does(path)
         assert not errors, path.name
         for record in records:

@@ -46,7 +46,9 @@ def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
     assert [entry["step"] for entry in read_journal(path)] == [1, 2]
 
 
-def test_what_a_killed_process_could_not_send_is_sent_by_the_next(workspace: Workspace, tmp_path: Path) -> None:
+def test_what_a_killed_process_could_not_send_is_sent_by_the_next(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     path = tmp_path / "metrics.jsonl"
     uri = tracking_uri(workspace)
     with start_run(workspace, "pretrain", "run", {}) as run:

@@ -1,0 +1,168 @@
+"""The whole path, from a scrape over HTTP to a graded model, in a small version."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.workflows.conftest import run_workflow
+
+pytestmark = pytest.mark.slow
+
+SMALL = [
+    *(
+        "--crawl.include",
+        r"[/(json|textwrap|argparse|posixpath|decimal|shutil|string|heapq|bisect|copy|glob)\.html$]",
+    ),
+    *("--tokenizer.vocab_size", "1024", "--model.num_layers", "2", "--model.width", "64"),
+    *("--model.context_length", "128", "--train.num_steps", "20", "--train.warmup_steps", "2"),
+    *("--train.checkpoint_every", "10", "--train.eval_every", "10", "--train.eval_tokens", "4000"),
+    *("--train.precision", "fp32", "--finetune.epochs", "1", "--finetune.precision", "fp32"),
+    *("--passages.per_class", "40", "--passages.val_share", "0.3"),
+]
+
+
+def run_demo(workspace: Path) -> str:
+    done = run_workflow("demo", "--workspace", str(workspace), *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def manifest_hash(output: str) -> str:
+    found = re.search(r"^manifest_hash ([0-9a-f]{64})$", output, re.MULTILINE)
+    assert found, output
+    return found.group(1)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    workspace = tmp_path_factory.mktemp("first") / "ws"
+    return workspace, run_demo(workspace)
+
+
+def test_the_demo_prints_funnel_tokens_scores_times_and_how_to_go_on(first: tuple[Path, str]) -> None:
+    workspace, output = first
+    for words in (
+        "What became of the documents",
+        "exact_dedup: exact_duplicate",
+        "near_dedup: near_duplicate",
+        "read: not_text",
+        "Tokens by source",
+        "bag of words",
+        "majority class",
+        "bits/byte",
+        "What it writes:",
+        "Where the time went",
+        f"ui --backend-store-uri sqlite:///{workspace}/mlflow.db",
+        f"{workspace}/corpus/reports/version-000001.html",
+    ):
+        assert words in output, output
+    assert (workspace / "corpus" / "reports" / "version-000001.html").is_file()
+
+
+def test_each_workflow_left_a_finished_run_that_points_at_its_parent(first: tuple[Path, str]) -> None:
+    workspace, _ = first
+    with sqlite3.connect(workspace / "mlflow.db") as database:
+        runs = dict(database.execute("select run_uuid, status from runs"))
+        tags = database.execute("select run_uuid, key, value from tags").fetchall()
+    by_run = {run: {key: value for owner, key, value in tags if owner == run} for run in runs}
+    kinds = {values["gptmill.workflow"]: run for run, values in by_run.items()}
+    assert set(kinds) == {"refresh", "tokenize", "pretrain", "finetune", "evaluate"}
+    assert set(runs.values()) == {"FINISHED"}
+    parents = {kind: by_run[run].get("mlflow.parentRunId") for kind, run in kinds.items()}
+    assert parents == {
+        "refresh": None,
+        "tokenize": kinds["refresh"],
+        "pretrain": kinds["tokenize"],
+        "finetune": kinds["pretrain"],
+        "evaluate": kinds["pretrain"],
+    }
+    assert by_run[kinds["pretrain"]]["gptmill.corpus_version"] == "1"
+
+
+def test_the_pretraining_run_carries_configuration_data_curves_plot_samples_and_model(
+    first: tuple[Path, str],
+) -> None:
+    from workflows.tracking import client_of, runs_of
+    from workflows.workspace import Workspace
+
+    workspace, output = first
+    store = Workspace.open(str(workspace))
+    run = runs_of(store, "pretrain")[0]
+    assert run.data.params["train.num_steps"] == "20"
+    assert run.inputs.dataset_inputs[0].dataset.digest == manifest_hash(output)[:32]
+    client = client_of(store)
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss")] == list(
+        range(1, 21)
+    )
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val/bits_per_byte")] == [
+        0,
+        10,
+        20,
+    ]
+    for name in (
+        *("train/learning_rate", "train/grad_norm", "train/tokens_per_second", "train/loss/web"),
+        *("val/bits_per_byte/web", "system/cpu_utilization_percentage"),
+    ):
+        assert name in run.data.metrics, name
+    files = {entry.path for entry in client.list_artifacts(run.info.run_id)}
+    assert {"config.json", "metrics.jsonl", "plots", "samples"} <= files
+    models = client.search_logged_models([run.info.experiment_id])
+    assert [model.source_run_id for model in models] == [run.info.run_id]
+
+
+def test_the_logged_model_loads_and_continues_a_prompt(first: tuple[Path, str]) -> None:
+    import mlflow
+    import pandas as pd
+
+    from workflows.tracking import client_of, runs_of, tracking_uri
+    from workflows.workspace import Workspace
+
+    workspace, _ = first
+    store = Workspace.open(str(workspace))
+    experiment = runs_of(store, "pretrain")[0].info.experiment_id
+    model_id = client_of(store).search_logged_models([experiment])[0].model_id
+    mlflow.set_tracking_uri(tracking_uri(store))
+    model = mlflow.pyfunc.load_model(f"models:/{model_id}")
+    prompts = pd.DataFrame({"prompt": ["The lighthouse", ""]})
+    texts = model.predict(prompts, params={"max_new_tokens": 12, "seed": 3})["text"].tolist()
+    assert len(texts) == 2
+    assert texts == model.predict(prompts, params={"max_new_tokens": 12, "seed": 3})["text"].tolist()
+
+
+def test_the_same_workspace_again_has_nothing_to_do_and_says_so(first: tuple[Path, str]) -> None:
+    workspace, output = first
+    before = {path: path.stat().st_mtime_ns for path in (workspace / "raw").rglob("*.warc.gz")}
+    again = run_demo(workspace)
+    assert "nothing to fetch" in again
+    assert "nothing new" in again
+    assert "there already" in again
+    assert "complete already" in again
+    assert manifest_hash(again) == manifest_hash(output)
+    assert {path: path.stat().st_mtime_ns for path in (workspace / "raw").rglob("*.warc.gz")} == before
+
+
+def test_a_fresh_workspace_gives_the_same_manifest_hash(first: tuple[Path, str], tmp_path: Path) -> None:
+    workspace = tmp_path / "second"
+    crawled = run_demo(workspace)
+    assert manifest_hash(crawled) == manifest_hash(first[1])
+    manifest = json.loads(next((workspace / "tokens" / "demo").glob("*/manifest.json")).read_text())
+    assert manifest["manifest_hash"] == manifest_hash(first[1])
+
+
+def test_review_lists_the_runs_and_compares_two(first: tuple[Path, str]) -> None:
+    workspace, _ = first
+    listed = run_workflow("review", "--workspace", str(workspace))
+    assert listed.returncode == 0, listed.stderr
+    for kind in ("refresh", "tokenize", "pretrain", "finetune", "evaluate"):
+        assert kind in listed.stdout
+    ids = re.findall(r"^([0-9a-f]{8}) +(?:pretrain|evaluate)", listed.stdout, re.MULTILINE)
+    compared = run_workflow("review", "--workspace", str(workspace), "--compare", f"[{ids[0]}, {ids[1]}]")
+    assert compared.returncode == 0, compared.stderr
+    assert "Settings that differ" in compared.stdout
+    unknown = run_workflow("review", "--workspace", str(workspace), "--compare", "[nothing]")
+    assert unknown.returncode == 2

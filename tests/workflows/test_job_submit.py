@@ -1,0 +1,101 @@
+"""The demo as a job on a cluster, submitted the way the documentation says."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.workflows.conftest import ROOT, environment
+from tests.workflows.test_demo import SMALL, manifest_hash
+
+pytestmark = pytest.mark.slow
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def cluster() -> Iterator[dict[str, str]]:
+    """A head node with token authentication; the environment of its clients."""
+    folder = Path(tempfile.mkdtemp(prefix="gmh", dir="/tmp"))
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    dashboard = free_port()
+    env = environment(
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN_PATH=str(token),
+        RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{dashboard}",
+    )
+    env.pop("RAY_TMPDIR", None)
+    command = [
+        *(RAY, "start", "--head", "--block", f"--port={free_port()}", "--dashboard-host=127.0.0.1"),
+        *(f"--dashboard-port={dashboard}", f"--temp-dir={folder / 'ray'}", "--num-cpus=2"),
+        *(f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"),
+    ]
+    head = subprocess.Popen(
+        command, env=env, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while subprocess.run([RAY, "job", "list"], env=env, capture_output=True).returncode != 0:
+            assert time.monotonic() < deadline, "the head node did not answer within a minute"
+            assert head.poll() is None, "the head node ended"
+            time.sleep(1)
+        yield env
+    finally:
+        family = psutil.Process(head.pid).children(recursive=True)
+        head.terminate()
+        _, alive = psutil.wait_procs([psutil.Process(head.pid), *family], timeout=20)
+        for process in alive:
+            process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_the_demo_runs_as_a_submitted_job(cluster: dict[str, str], tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    command = [
+        *(RAY, "job", "submit", "--working-dir", ".", "--"),
+        *(sys.executable, "-m", "workflows.demo", "--workspace", str(workspace)),
+        # The entry point passes through a shell on the cluster: quote what it would read.
+        *(f"'{argument}'" if any(mark in argument for mark in "[(|") else argument for argument in SMALL),
+    ]
+    done = subprocess.run(command, cwd=ROOT, env=cluster, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert manifest_hash(done.stdout)
+    assert "succeeded" in done.stdout
+    assert os.listdir(workspace / "models")
+
+
+def test_a_users_mistake_fails_the_job_with_its_one_line(cluster: dict[str, str], tmp_path: Path) -> None:
+    command = [
+        *(RAY, "job", "submit", "--working-dir", ".", "--"),
+        *(
+            sys.executable,
+            "-m",
+            "workflows.pretrain",
+            "--workspace",
+            str(tmp_path / "ws"),
+            "--model.num_heads",
+            "3",
+        ),
+    ]
+    done = subprocess.run(command, cwd=ROOT, env=cluster, capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0
+    assert "error: num_heads 3 does not divide width" in done.stdout
+    assert "Traceback" not in done.stdout
