@@ -92,14 +92,17 @@ def crawl(config: CrawlConfig, folder: Path, progress: Progress = lambda line: N
         return CrawlResult(fetched, known, frontier.outcomes(), folder)
 
 
-def is_complete(config: CrawlConfig, folder: Path) -> bool:
-    """Whether a crawl with this configuration would fetch nothing."""
+def finished_crawl(config: CrawlConfig, folder: Path) -> CrawlResult | None:
+    """What an earlier crawl left, if this configuration would fetch nothing more; else None."""
     path = folder / "frontier.sqlite"
     if not path.exists():
-        return False
+        return None
     with closing(Frontier(path)) as frontier:
         frontier.add([_canonical(seed) for seed in config.seeds], depth=0)
-        return frontier.next() is None or frontier.count("done") >= config.max_pages
+        known = frontier.count("done")
+        if frontier.next() is not None and known < config.max_pages:
+            return None
+        return CrawlResult(0, known, frontier.outcomes(), folder)
 
 
 class Frontier:

@@ -319,14 +319,14 @@ def _timed(times: dict[str, float], name: str) -> Iterator[None]:
 
 def scrape(workspace: Workspace, config: CrawlConfig) -> Path:
     """Scrape Python's documentation server, started for it on the loopback address; the WARC folder."""
-    from data_pipeline.crawl import crawl, is_complete
+    from data_pipeline.crawl import crawl, finished_crawl
     from workflows.console import step
 
     folder = workspace.raw / config.name
     with step("scrape") as shown:
-        if is_complete(config, folder):
-            result = crawl(config, folder)
-            shown.summary = f"nothing to fetch, {result.known} pages are there from before"
+        earlier = finished_crawl(config, folder)
+        if earlier is not None:
+            shown.summary = f"nothing to fetch, {earlier.known} pages are there from before"
             return folder
         shown.update("starting python -m pydoc")
         with pydoc_server() as address:

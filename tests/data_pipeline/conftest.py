@@ -25,6 +25,9 @@ def ray_cluster() -> Iterator[None]:
         log_to_driver=False,
         logging_level="ERROR",
         _temp_dir=folder,
+        # Ray Data's shuffle has an environment, and so workers, of its own. Beyond as many workers as cores Ray
+        # ends the idle ones, and each shuffle would start them anew, which takes seconds.
+        _system_config={"num_workers_soft_limit": 8},
     )
     context = DataContext.get_current()
     context.enable_progress_bars = False

@@ -95,7 +95,6 @@ def test_below_the_threshold_nothing_is_removed() -> None:
     other = reworded(text, 14)
     assert 0.6 < similarity(text, other) < 0.8
     assert removed([Doc("a", text), Doc("b", other)]) == {}
-    assert set(removed([Doc("a", text), Doc("b", other)], config=DedupConfig(threshold=0.6))) <= {"a", "b"}
     assert len(removed([Doc("a", text), Doc("b", other)], config=DedupConfig(threshold=0.6))) == 1
 
 
@@ -207,14 +206,9 @@ def test_new_documents_are_compared_with_each_other_as_well() -> None:
 
 
 def test_planted_near_duplicates_of_a_real_collection_are_found(shared_data: Path) -> None:
-    folder = shared_data / "dup"
-    listing = sorted(path.name for path in folder.iterdir())
-    articles = next((folder / name for name in listing if "100" in name and name.endswith(".train")), None)
-    if articles is None:
-        pytest.skip(f"no articles_100.train among {listing}")
-    truth_path = articles.with_suffix(".truth")
-    lines = [line.split(" ", 1) for line in articles.read_text().splitlines() if line.strip()]
-    docs = [Doc(name, text) for name, text in lines]
-    pairs = [line.split() for line in truth_path.read_text().splitlines() if line.strip()]
-    rows = removed(docs, config=DedupConfig(threshold=0.6))
-    assert {frozenset((name, row["duplicate_of"])) for name, row in rows.items()} == {frozenset(pair) for pair in pairs}
+    path = shared_data / "dup" / "mccormick-articles_1000.train"
+    docs = [Doc(*line.split(" ", 1)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    truth = [line.split() for line in path.with_suffix(".truth").read_text().splitlines() if line.strip()]
+    rows = removed(docs, blocks=2, config=DedupConfig(threshold=0.6))
+    found = {frozenset((doc_id, row["duplicate_of"])) for doc_id, row in rows.items()}
+    assert found == {frozenset(pair) for pair in truth}

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from warcio.archiveiterator import ArchiveIterator
 
 from data_pipeline.corpus import Corpus
 from tests.workflows.conftest import run_workflow
 
 pytestmark = pytest.mark.slow
+
+CAPTURES = {"response", "resource", "conversion", "revisit"}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,27 @@ def test_records_that_are_no_pages_are_counted_by_reason(corpus: Corpus) -> None
         for row in corpus.funnel(corpus.at())
         if row["source"] == "web" and row["stage"] == "read"
     }
-    assert counts == {}
+    assert counts == {
+        "not_text": 866,
+        "revisit": 179,
+        "redirect": 109,
+        "http_status": 97,
+        "not_a_page": 63,
+        "empty_body": 4,
+    }
+
+
+def test_as_many_captures_are_read_as_warcio_counts(corpus: Corpus, shared_data: Path) -> None:
+    counted = {}
+    for path in (shared_data / "web" / "warc").iterdir():
+        if path.suffix == ".lz4":  # warcio reads no lz4; this one holds the same records as its gzip twin
+            path = path.with_suffix(".gz")
+        with path.open("rb") as file:
+            kinds = [record.rec_type for record in ArchiveIterator(file, arc2warc=True)]
+        counted[path.name] = counted.get(path.name, 0) + sum(kind in CAPTURES for kind in kinds)
+    inputs = corpus.scan("inputs", corpus.at()).to_table().to_pylist()
+    read = sum(row["num_documents"] for row in inputs if row["source"] == "web")
+    assert read == sum(counted.values())
 
 
 def test_no_distinct_book_is_lost(corpus: Corpus) -> None:
