@@ -20,6 +20,7 @@ STRAY_JOINERS = re.compile(
     "(?<![\u0600-\u0dff\u1000-\u109f\u1780-\u17ff\U0001f000-\U0001faff\ufe0f])[\u200c\u200d]"
 )
 SPACES = " \t\u3000\xa0"
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,16}(?=>)")
 BLANK_LINES = re.compile(r"\n{3,}")
 
 

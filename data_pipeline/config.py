@@ -67,6 +67,8 @@ class CleanConfig:
     """Repair mojibake and broken entities with ftfy."""
     normalization: str = "NFC"
     """Unicode normal form: NFC or NFKC (NFKC also folds full-width forms)."""
+    strip_addresses: bool = False
+    """Take the memory address out of printed objects (<function f at 0x7f3a...>): pages made by live programs differ by it at each scrape."""
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,7 @@ class Options:
         )
     )
     """What to scrape."""
-    clean: CleanConfig = field(default_factory=CleanConfig)
+    clean: CleanConfig = field(default_factory=lambda: CleanConfig(strip_addresses=True))
     """How text is normalised."""
     language: LanguageConfig = field(default_factory=LanguageConfig)
     """Which languages are kept."""
@@ -340,28 +340,28 @@ def pydoc_server() -> Iterator[str]:
     """Python's documentation server on a free loopback port; its address."""
     import socket
     import subprocess
-    import tempfile
+    import sysconfig
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        server = subprocess.Popen(
-            # No site-packages, no user site, nothing of the current folder: the standard library only.
-            [sys.executable, "-s", "-S", "-P", "-m", "pydoc", "-n", "127.0.0.1", "-p", str(port)],
-            cwd=folder,
-            # A fixed hash seed keeps the order of sets on the pages; a bare environment keeps secrets out of them.
-            env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "HOME": folder},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            _wait_for(port, server)
-            yield f"127.0.0.1:{port}"
-        finally:
-            server.kill()
-            server.wait()
+    server = subprocess.Popen(
+        # No site-packages, no user site: the standard library only. pydoc lists the folder that it runs in, so
+        # it runs in the library's own, and writes no bytecode there.
+        [sys.executable, "-s", "-S", "-P", "-B", "-m", "pydoc", "-n", "127.0.0.1", "-p", str(port)],
+        cwd=sysconfig.get_path("stdlib"),
+        # A fixed hash seed keeps the order of sets on the pages; a bare environment keeps secrets out of them.
+        env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(port, server)
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
 
 
 def _wait_for(port: int, server: Any) -> None:

@@ -8,8 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+import pyarrow as pa
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
+
+from data_pipeline import schema
+from data_pipeline.corpus import Corpus
+from data_pipeline.refresh import doc_id, text_hash
 
 VOCABULARY = (
     "the a one this that every some river mountain village teacher farmer ship harbour letter window garden "
@@ -107,3 +112,28 @@ def book(text: str, title: str = "A Book", author: str = "Some One") -> str:
         f"Release date: March 1, 2004 [eBook #11]\n\nLanguage: English\n\n"
         f"*** START OF THE {mark} ***\n\n\n{text}\n\n\n*** END OF THE {mark} ***\n\nThe licence follows.\n"
     )
+
+
+def make_corpus(root: Path, texts: Sequence[str], num_files: int = 1, source: str = "web") -> Corpus:
+    """A corpus of one version that keeps the given texts, its documents spread over a number of files."""
+    corpus = Corpus(root)
+    corpus.prepare()
+    rows = [
+        {
+            "doc_id": doc_id(source, str(number), text),
+            "source": source if number % 3 else "book",
+            "uri": str(number),
+            "text": text,
+            "num_chars": len(text),
+            "text_hash": text_hash(text),
+            "version": 1,
+        }
+        for number, text in enumerate(texts)
+    ]
+    files = []
+    for number in range(num_files):
+        table = pa.Table.from_pylist(rows[number::num_files], schema=schema.DOCUMENTS)
+        files.append(corpus.write_file("documents", table, f"part-{number}.parquet"))
+    version = {"version": 1, "config_hash": "0" * 64, "created_at": "2024-01-01T00:00:00+00:00"}
+    corpus.commit(files, schema.INPUTS.empty_table(), version)
+    return corpus
