@@ -19,7 +19,9 @@ INVISIBLE = re.compile(
 STRAY_JOINERS = re.compile(
     "(?<![\u0600-\u0dff\u1000-\u109f\u1780-\u17ff\U0001f000-\U0001faff\ufe0f])[\u200c\u200d]"
 )
-SPACES = " \t\u3000\xa0"
+# Spaces of another width or that must not break: one word boundary like any other.
+FIXED_SPACES = re.compile("[\xa0\u2000-\u200a\u202f\u205f]")
+SPACES = " \t\u3000"
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,16}(?=>)")
 BLANK_LINES = re.compile(r"\n{3,}")
 
@@ -47,6 +49,9 @@ def clean_text(text: str, config: CleanConfig) -> str:
     text = STRAY_JOINERS.sub("", INVISIBLE.sub("", storable(text)))
     # After the removals: a mark may have come to stand beside its letter.
     text = unicodedata.normalize(config.normalization, text)  # type: ignore[arg-type]
+    text = FIXED_SPACES.sub(" ", text)
+    if config.strip_addresses:
+        text = ADDRESS.sub("", text)
     # By line: a regular expression for spaces at line ends takes quadratic time on a long run of spaces.
     text = "\n".join(line.rstrip(SPACES) for line in text.split("\n"))
     return BLANK_LINES.sub("\n\n", text).strip("\n")
