@@ -30,7 +30,7 @@ from warcio.warcwriter import WARCWriter
 
 from data_pipeline.config import CrawlConfig
 from data_pipeline.errors import InputError
-from data_pipeline.sources.web import decode_body
+from data_pipeline.sources.web import decode_body, page_record
 
 Progress = Callable[[str], None]
 MAX_REDIRECTS = 5
@@ -62,7 +62,7 @@ def crawl(config: CrawlConfig, folder: Path, progress: Progress = lambda line: N
     config.validate()
     folder.mkdir(parents=True, exist_ok=True)
     with closing(Frontier(folder / "frontier.sqlite")) as frontier:
-        frontier.add([_canonical(seed) for seed in config.seeds], depth=0)
+        frontier.add(_seeds(config), depth=0)
         known = frontier.count("done")
         _adopt_unfinished(folder)
         if frontier.next() is None or known >= config.max_pages:
@@ -98,7 +98,7 @@ def finished_crawl(config: CrawlConfig, folder: Path) -> CrawlResult | None:
     if not path.exists():
         return None
     with closing(Frontier(path)) as frontier:
-        frontier.add([_canonical(seed) for seed in config.seeds], depth=0)
+        frontier.add(_seeds(config), depth=0)
         known = frontier.count("done")
         if frontier.next() is not None and known < config.max_pages:
             return None
@@ -317,12 +317,14 @@ def _fetch(url: str, site: _Site, archive: _Archive) -> tuple[str, list[str], in
     if status != 200:
         return f"status_{status}", [], len(body)
     is_html = "html" in headers.get("content-type", "").lower()
-    return "done", _links(url, body, headers.get("content-encoding")) if is_html else [], len(body)
+    return "done", _links(url, body, headers) if is_html else [], len(body)
 
 
-def _links(url: str, body: bytes, encoding: str | None) -> list[str]:
+def _links(url: str, body: bytes, headers: httpx.Headers) -> list[str]:
     try:
-        page = lxml.html.document_fromstring(decode_body(body, None, encoding))
+        decoded = decode_body(body, None, headers.get("content-encoding"))
+        content = page_record(url, decoded, headers["content-type"], "").content
+        page = lxml.html.document_fromstring(content.encode("utf-8"), lxml.html.HTMLParser(encoding="utf-8"))
     except (lxml.etree.LxmlError, *UNAVAILABLE):
         return []
     return [_link(url, node.get("href") or "") for node in page.iter("a")]
@@ -332,19 +334,29 @@ def _link(base: str, reference: str) -> str:
     """The address that a reference on a page leads to; "" where that is no web page."""
     try:
         link = _canonical(urljoin(base, reference.strip()))
-    except ValueError:
+    except (ValueError, httpx.InvalidURL):
         return ""
     return link if link.startswith(("http://", "https://")) else ""
 
 
+def _seeds(config: CrawlConfig) -> list[str]:
+    seeds = []
+    for url in config.seeds:
+        try:
+            seeds.append(_canonical(url))
+        except httpx.InvalidURL as error:
+            raise InputError(f"crawl.seeds: {url!r} is no URL ({error})") from None
+    return seeds
+
+
 def _canonical(url: str) -> str:
-    """The one spelling of a URL that the frontier knows: no fragment, host in small letters, never an empty path."""
-    parts = urlsplit(urldefrag(url).url)
-    return parts._replace(netloc=parts.netloc.lower(), path=parts.path or "/").geturl()
+    """The one spelling of a URL that the frontier and the archive know: ASCII, no fragment, never an empty path."""
+    parts = urlsplit(str(httpx.URL(urldefrag(url).url)))
+    return parts._replace(path=parts.path or "/").geturl()
 
 
 def _in_scope(links: list[str], config: CrawlConfig) -> list[str]:
-    hosts = {urlsplit(seed).netloc.lower() for seed in config.seeds}
+    hosts = {urlsplit(seed).netloc for seed in _seeds(config)}
     return [
         link
         for link in dict.fromkeys(links)

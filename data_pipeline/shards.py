@@ -176,6 +176,8 @@ class TokenStream:
         """Tokens [start, start + length) as a read-only view, or a copy where record batches meet."""
         if start < 0 or start + length > self.num_tokens:
             raise IndexError(f"[{start}, {start + length}) of a stream of {self.num_tokens} tokens")
+        if length == 0:
+            return np.zeros(0, self.dtype)
         first = int(np.searchsorted(self._chunk_starts, start, side="right")) - 1
         offset = start - int(self._chunk_starts[first])
         view = self._chunks[first][offset : offset + length]

@@ -33,7 +33,7 @@ def read(path: Path) -> Iterator[Record]:
     """Records of one archive or page file."""
     name = path.name.lower()
     if name.endswith((".html", ".htm", ".xhtml")):
-        yield _page(path.name, path.read_bytes()[: MAX_PAGE_BYTES + 1], "text/html", "")
+        yield page_record(path.name, path.read_bytes()[: MAX_PAGE_BYTES + 1], "text/html", "")
     elif ".arc" in name and ".warc" not in name:
         yield from _read_arc(path)
     else:
@@ -96,7 +96,7 @@ def _warc_record(record: WarcRecord) -> Record:
     http = record.http_headers
     if http is None:
         content_type = record.headers.get("Content-Type") or ""
-        return _page(uri, _read_body(record), content_type, date)
+        return page_record(uri, _read_body(record), content_type, date)
     refused = _refuse_status(http.status_code)
     if refused:
         return Record(uri, date=date, reason=refused)
@@ -108,7 +108,7 @@ def _warc_record(record: WarcRecord) -> Record:
         body = decode_body(raw, http.get("Transfer-Encoding"), http.get("Content-Encoding"))
     except (zlib.error, OSError, ValueError):
         return Record(uri, date=date, reason="undecodable_body")
-    return _page(uri, body, content_type, date)
+    return page_record(uri, body, content_type, date)
 
 
 def _read_body(record: WarcRecord) -> bytes:
@@ -171,7 +171,7 @@ def _read_arc(path: Path) -> Iterator[Record]:
             except (ArchiveLoadFailed, zlib.error, OSError, ValueError):
                 yield Record(uri, date=date, reason="undecodable_body")
                 continue
-            yield _page(uri, body, content_type, date)
+            yield page_record(uri, body, content_type, date)
 
 
 def _refuse_status(status: int | None) -> str:
@@ -196,7 +196,7 @@ def _is_text(content_type: str) -> bool:
     return _media_type(content_type) in (*HTML_TYPES, "text/plain")
 
 
-def _page(uri: str, body: bytes, content_type: str, date: str) -> Record:
+def page_record(uri: str, body: bytes, content_type: str, date: str) -> Record:
     """A page as a record: decoded by the HTTP charset, then by meta tag and detection."""
     if not _is_text(content_type):
         return Record(uri, date=date, reason="not_text")

@@ -90,7 +90,9 @@ def test_cleaning_twice_is_cleaning_once(text: str) -> None:
     assert clean_text(once, PLAIN) == once
 
 
-@pytest.mark.parametrize("line", [" " * 400_000, "a" * 400_000, "a " * 200_000, "\u200d" * 400_000, "\n" * 40_000])
+@pytest.mark.parametrize(
+    "line", [" " * 400_000, "a" * 400_000, "a " * 200_000, "\u200d" * 400_000, "\n" * 40_000]
+)
 def test_a_very_long_line_is_cleaned_like_any_other(line: str) -> None:
     # Quadratic time here would run into the suite's time limit.
     assert clean_text(f"x{line}y", CONFIG).startswith("x")

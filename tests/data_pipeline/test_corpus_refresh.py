@@ -77,7 +77,9 @@ def only(config: RefreshConfig, name: str) -> RefreshConfig:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> tuple[Path, RefreshConfig, RefreshResult]:
+def made(
+    tmp_path_factory: pytest.TempPathFactory, ray_cluster: None
+) -> tuple[Path, RefreshConfig, RefreshResult]:
     """One refresh of all sources that the tests below look at and do not change."""
     workspace = tmp_path_factory.mktemp("workspace")
     config = write_sources(workspace / "in")
@@ -253,7 +255,11 @@ def test_a_damaged_file_gives_what_is_good_in_it_and_is_named(tmp_path: Path) ->
     assert "EOFError" in error
     corpus = Corpus(tmp_path / "corpus")
     inputs = {row["path"]: row for row in rows_of(corpus, "inputs")}
-    assert (inputs[name]["status"], inputs[name]["error"], inputs[name]["num_documents"]) == ("damaged", error, 5)
+    assert (inputs[name]["status"], inputs[name]["error"], inputs[name]["num_documents"]) == (
+        "damaged",
+        error,
+        5,
+    )
     assert ("read", "damaged_file") in {(row["stage"], row["reason"]) for row in rows_of(corpus, "removed")}
 
 
@@ -329,7 +335,7 @@ def test_a_source_that_would_lose_too_much_commits_nothing(tmp_path: Path) -> No
 )
 def test_signatures_of_another_scheme_are_refused(made: Made, dedup: DedupConfig) -> None:
     workspace, config, result = made
-    with pytest.raises(InputError, match="dedup: the corpus was built with signatures .* new workspace"):
+    with pytest.raises(InputError, match=r"dedup: the corpus was built with signatures .* new workspace"):
         run(workspace, dataclasses.replace(config, dedup=dedup))
     assert Corpus(workspace / "corpus").latest() == result.version
 

@@ -59,7 +59,10 @@ def test_rows_become_documents_with_uri_and_title(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.arrow"])
 def test_without_a_uri_column_the_row_number_identifies_a_document(tmp_path: Path, name: str) -> None:
     source = SourceConfig(name="mine", paths=["x"], text_column="body")
-    assert [record.uri for record in read_records(source, _write(tmp_path / name))] == [f"{name}#1", f"{name}#2"]
+    assert [record.uri for record in read_records(source, _write(tmp_path / name))] == [
+        f"{name}#1",
+        f"{name}#2",
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.arrow"])
@@ -87,7 +90,9 @@ def test_a_text_file_is_one_document(tmp_path: Path) -> None:
     (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"packed"))
     (tmp_path / "c.txt").write_bytes(b"\0\1\2")
     source = SourceConfig(name="m", paths=["x"])
-    (a,), (b,), (c,) = (list(read_records(source, tmp_path / name)) for name in ("a.txt", "b.txt.gz", "c.txt"))
+    (a,), (b,), (c,) = (
+        list(read_records(source, tmp_path / name)) for name in ("a.txt", "b.txt.gz", "c.txt")
+    )
     assert (a.content, b.content, c.reason) == ("café", "packed", "not_text")
 
 
@@ -101,7 +106,9 @@ def test_a_compressed_file_that_breaks_off_gives_its_good_rows_and_then_damaged(
     errors: list[str] = []
     records = [
         record
-        for _, record in _numbered(read_records(SourceConfig(name="m", paths=["x"]), tmp_path / name), 0, errors)
+        for _, record in _numbered(
+            read_records(SourceConfig(name="m", paths=["x"]), tmp_path / name), 0, errors
+        )
     ]
     assert records[-1].reason == "damaged_file"
     assert len(errors) == 1
@@ -123,7 +130,10 @@ def test_a_table_file_that_is_damaged_says_so(tmp_path: Path, name: str) -> None
 
 
 def _listed(kind: str, *paths: Path | str) -> list[str]:
-    return [file.name for file in list_files(SourceConfig(name="s", kind=kind, paths=[str(path) for path in paths]))]
+    return [
+        file.name
+        for file in list_files(SourceConfig(name="s", kind=kind, paths=[str(path) for path in paths]))
+    ]
 
 
 @pytest.fixture
@@ -149,7 +159,10 @@ def test_an_archive_that_a_crawl_still_writes_is_not_listed(folder: Path) -> Non
 
 
 def test_globs_and_single_files_are_listed_once_and_sorted(folder: Path) -> None:
-    assert _listed("web", folder / "?.warc*z", folder / "b.warc.gz", folder / "a.warc") == ["a.warc", "b.warc.gz"]
+    assert _listed("web", folder / "?.warc*z", folder / "b.warc.gz", folder / "a.warc") == [
+        "a.warc",
+        "b.warc.gz",
+    ]
     assert _listed("web", folder / "**" / "*.html") == ["d.html"]
 
 

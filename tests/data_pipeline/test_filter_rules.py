@@ -54,7 +54,10 @@ def test_every_rule_has_a_case() -> None:
         ("ab 12", ANY),
         ("one two three four five six seven eight nine ten #", ANY),
         ("\n".join(["- bullet"] * 0 + [f"- {line}" for line in LINES[:9]] + [LINES[9]]), ANY),
-        ("\n".join([*LINES[:7], *(f"{line}..." for line in LINES[7:])]), FilterOptions(min_words=1, max_symbol_ratio=1)),
+        (
+            "\n".join([*LINES[:7], *(f"{line}..." for line in LINES[7:])]),
+            FilterOptions(min_words=1, max_symbol_ratio=1),
+        ),
         ("aaaaaaa\naaaaaaa\n" + "b" * 10, ANY),
         ("lorem ipsum", FilterOptions(min_words=1, drop_lorem_ipsum=False)),
     ],
@@ -115,6 +118,9 @@ def test_a_kind_has_a_preset_and_a_wrong_name_is_one_line() -> None:
 
 
 def test_real_books_pass(shared_data: Path) -> None:
-    for path in [*sorted((shared_data / "books" / "pg-en").glob("*.txt"))[:8], *(shared_data / "books" / "pg-zh").iterdir()]:
+    for path in [
+        *sorted((shared_data / "books" / "pg-en").glob("*.txt"))[:8],
+        *(shared_data / "books" / "pg-zh").iterdir(),
+    ]:
         (record,) = gutenberg.read(path)
         assert judge(gutenberg_text.parse(record.content).text, PRESETS["books"]) is None, path.name

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.data_pipeline.made_inputs import book, prose
 
 from data_pipeline import gutenberg_text
 from data_pipeline.sources import gutenberg
+from tests.data_pipeline.made_inputs import book, prose
 
 CHINESE = "卻說賈雨村因貪酷之弊，被上司參了一本。\n龍顏大怒，即命革職。" * 30
 
@@ -36,7 +36,10 @@ def wrapped(text: str, width: int = 70) -> str:
         (CHINESE.encode("gb18030"), CHINESE),
         (CHINESE.encode(), CHINESE),
         # Big5 is valid GB 18030 as well, so only the header can tell.
-        (f"Character set encoding: Big5\n\n{CHINESE}".encode("big5"), f"Character set encoding: Big5\n\n{CHINESE}"),
+        (
+            f"Character set encoding: Big5\n\n{CHINESE}".encode("big5"),
+            f"Character set encoding: Big5\n\n{CHINESE}",
+        ),
         (b"Character set encoding: ASCII\n\ncaf\xe9", "Character set encoding: ASCII\n\ncafé"),
         (b"Character set encoding: none-such\n\ncaf\xe9", "Character set encoding: none-such\n\ncafé"),
     ],
@@ -89,7 +92,9 @@ def test_header_and_footer_go_in_all_their_forms(content: str) -> None:
 
 
 def test_a_mark_inside_the_book_does_not_end_it_before_it_began() -> None:
-    content = f"End of Project Gutenberg's last book\n\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\n\n{BODY}"
+    content = (
+        f"End of Project Gutenberg's last book\n\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\n\n{BODY}"
+    )
     assert gutenberg_text.parse(content).text == BODY
 
 
@@ -106,7 +111,9 @@ def test_a_file_without_a_header_states_nothing() -> None:
 
 # ------------------------------------------------------------------------------------------------------ lines
 
-STANZA = "Tyger Tyger, burning bright,\nIn the forests of the night;\nWhat immortal hand or eye,\nCould frame thy"
+STANZA = (
+    "Tyger Tyger, burning bright,\nIn the forests of the night;\nWhat immortal hand or eye,\nCould frame thy"
+)
 TABLE = "  Name        Height\n  Ben Nevis     1345\n  Snowdon       1085"
 
 
@@ -120,7 +127,9 @@ def test_wrapped_prose_is_joined_and_verse_and_tables_keep_their_lines() -> None
 
 
 def test_italics_marks_and_illustrations_go() -> None:
-    body = "He was _very_ sure of _it\nall_, but snake_case_names stay.\n\n[Illustration: A whale]\n\nThe end."
+    body = (
+        "He was _very_ sure of _it\nall_, but snake_case_names stay.\n\n[Illustration: A whale]\n\nThe end."
+    )
     text = gutenberg_text.parse(book(body)).text
     assert "very sure of it" in text
     assert "snake_case_names" in text

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data_pipeline.made_inputs import dump, prose
 
 from data_pipeline import wikitext
 from data_pipeline.extract import EXTRACTORS
 from data_pipeline.refresh import _numbered
 from data_pipeline.sources import mediawiki
+from tests.data_pipeline.made_inputs import dump, prose
 
 ODD_PAGES = """
 <page><title>Talk:X</title><ns>1</ns><revision><text>Hello</text></revision></page>
@@ -25,12 +25,18 @@ ODD_PAGES = """
 """
 
 
-@pytest.mark.parametrize(("name", "pack"), [("d.xml", bytes), ("d.xml.bz2", bz2.compress), ("d.xml.gz", gzip.compress)])
+@pytest.mark.parametrize(
+    ("name", "pack"), [("d.xml", bytes), ("d.xml.bz2", bz2.compress), ("d.xml.gz", gzip.compress)]
+)
 def test_a_page_becomes_a_document_with_its_address(tmp_path: Path, name: str, pack: object) -> None:
     text = dump([("Ada Lovelace", prose(1)), ("Zürich", prose(2))])
     (tmp_path / name).write_bytes(pack(text.encode()))  # type: ignore[operator]
     ada, zurich = mediawiki.read(tmp_path / name)
-    assert (ada.uri, ada.title, ada.content) == ("https://wiki.test/wiki/Ada_Lovelace", "Ada Lovelace", prose(1))
+    assert (ada.uri, ada.title, ada.content) == (
+        "https://wiki.test/wiki/Ada_Lovelace",
+        "Ada Lovelace",
+        prose(1),
+    )
     assert (ada.format, ada.date) == ("wikitext", "2024-01-02T03:04:05Z")
     assert zurich.uri == "https://wiki.test/wiki/Z%C3%BCrich"
 
@@ -54,7 +60,11 @@ def test_a_dump_that_breaks_off_gives_its_good_pages_and_then_damaged(tmp_path: 
     path.write_text(dump([("A", prose(1)), ("B", prose(2))]).replace("</mediawiki>", tail))
     errors: list[str] = []
     records = [record for _, record in _numbered(mediawiki.read(path), 0, errors)]
-    assert [(record.title, record.reason) for record in records] == [("A", ""), ("B", ""), ("", "damaged_file")]
+    assert [(record.title, record.reason) for record in records] == [
+        ("A", ""),
+        ("B", ""),
+        ("", "damaged_file"),
+    ]
     assert len(errors) == 1
 
 
@@ -82,7 +92,10 @@ def test_a_compressed_dump_that_breaks_off_gives_its_good_pages_and_then_damaged
         ("Text<ref>{{cite book|title=X}}</ref> goes<ref name=a /> on.", "Text goes on."),
         ("Before\n{| class=wikitable\n! a\n|-\n| 1 || 2\n|}\nafter", "Before\n\nafter"),
         ("A [[File:x.jpg|thumb|a [[b]] c]] B [[Category:Cats]]", "A B"),
-        ("It is {{convert|10|km|mi}} away and {{cvt|3|ft}} high.", "It is 10 kilometres away and 3 feet high."),
+        (
+            "It is {{convert|10|km|mi}} away and {{cvt|3|ft}} high.",
+            "It is 10 kilometres away and 3 feet high.",
+        ),
         ("{{lang|fr|Bonjour}} and {{lang-de|Guten Tag}}.", "Bonjour and Guten Tag."),
         ("See [https://x.test the site] or [https://y.test].", "See the site or ."),
         ("AT&amp;T &ndash; 5&nbsp;m", "AT&T – 5\xa0m"),
@@ -134,7 +147,11 @@ def test_broken_markup_leaves_none_of_its_signs(source: str) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.sampled_from([*"{}[]|=<>'\n*# ab", "<ref>", "</ref>", "{{", "}}", "[[", "]]", "&#xD800;", "&#0;"])))
+@given(
+    st.lists(
+        st.sampled_from([*"{}[]|=<>'\n*# ab", "<ref>", "</ref>", "{{", "}}", "[[", "]]", "&#xD800;", "&#0;"])
+    )
+)
 def test_no_markup_trips_the_converter(parts: list[str]) -> None:
     wikitext.to_text("".join(parts))
 

@@ -43,7 +43,11 @@ def _table(docs: Sequence[Doc], first_key: int = 0) -> pa.Table:
 
 
 def removed(
-    docs: Sequence[Doc], stored: Sequence[Doc] = (), blocks: int = 1, partitions: int = 2, config: DedupConfig = CONFIG
+    docs: Sequence[Doc],
+    stored: Sequence[Doc] = (),
+    blocks: int = 1,
+    partitions: int = 2,
+    config: DedupConfig = CONFIG,
 ) -> dict[str, dict]:
     """{id of a removed document: its row}."""
     size = -(-len(docs) // blocks)
@@ -207,7 +211,9 @@ def test_new_documents_are_compared_with_each_other_as_well() -> None:
 
 def test_planted_near_duplicates_of_a_real_collection_are_found(shared_data: Path) -> None:
     path = shared_data / "dup" / "mccormick-articles_1000.train"
-    docs = [Doc(*line.split(" ", 1)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    docs = [
+        Doc(*line.split(" ", 1)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+    ]
     truth = [line.split() for line in path.with_suffix(".truth").read_text().splitlines() if line.strip()]
     rows = removed(docs, blocks=2, config=DedupConfig(threshold=0.6))
     found = {frozenset((doc_id, row["duplicate_of"])) for doc_id, row in rows.items()}

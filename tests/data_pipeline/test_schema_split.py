@@ -52,9 +52,9 @@ def test_conform_gives_exactly_the_schemas_columns(names: list[str], num_given: 
 
 def test_conform_keeps_values_and_casts_text() -> None:
     table = pa.table({"doc_id": pa.array(["a"], pa.large_string()), "num_kept": [3]})
-    assert conform(table, pa.schema([("num_kept", pa.int64()), ("doc_id", pa.string()), ("uri", pa.string())])).to_pylist() == [
-        {"num_kept": 3, "doc_id": "a", "uri": None}
-    ]
+    assert conform(
+        table, pa.schema([("num_kept", pa.int64()), ("doc_id", pa.string()), ("uri", pa.string())])
+    ).to_pylist() == [{"num_kept": 3, "doc_id": "a", "uri": None}]
 
 
 def test_replace_column_keeps_the_place_of_a_column() -> None:

@@ -98,12 +98,16 @@ def test_the_manifest_counts_and_hashes_what_is_there(written: Written) -> None:
     raw = json.loads((folder / MANIFEST_NAME).read_text())
     stated = raw.pop("manifest_hash")
     assert stated == manifest.manifest_hash == hashlib.sha256(canonical_json(raw)).hexdigest()
-    cells = [(source, split, cell) for source, splits in raw["totals"].items() for split, cell in splits.items()]
+    cells = [
+        (source, split, cell) for source, splits in raw["totals"].items() for split, cell in splits.items()
+    ]
     assert {(source, split) for source, split, _ in cells} == {
         (source, split) for source in ("web", "book") for split in ("train", "val")
     }
     assert sum(cell["num_docs"] for _, _, cell in cells) == len(TEXTS)
-    assert sum(cell["num_tokens"] for _, _, cell in cells) == sum(shard.num_tokens for shard in manifest.shards)
+    assert sum(cell["num_tokens"] for _, _, cell in cells) == sum(
+        shard.num_tokens for shard in manifest.shards
+    )
     assert sum(cell["num_shards"] for _, _, cell in cells) == len(manifest.shards)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [*(shard.path for shard in manifest.shards), MANIFEST_NAME]
@@ -178,7 +182,9 @@ def test_the_work_of_a_killed_call_is_done_again(
     assert sorted(path.name for path in (tmp_path / "bpe").iterdir()) == ["latest.json", name]
 
 
-def test_a_corpus_that_keeps_nothing_is_one_line(tokenizer: Tokenizer, tmp_path: Path, ray_cluster: None) -> None:
+def test_a_corpus_that_keeps_nothing_is_one_line(
+    tokenizer: Tokenizer, tmp_path: Path, ray_cluster: None
+) -> None:
     corpus = make_corpus(tmp_path / "c", [])
     with pytest.raises(InputError, match="version 1 keeps no document; nothing to tokenise"):
         write_shards(corpus, corpus.at(), tokenizer, "bpe", CONFIG, tmp_path / "tokens")
@@ -193,7 +199,11 @@ def test_a_dataset_that_is_not_there_is_one_line(written: Written, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("config", "field"),
-    [(ShardConfig(val_share=0.0), "val_share"), (ShardConfig(val_share=0.5), "val_share"), (ShardConfig(shard_chars=0), "shard_chars")],
+    [
+        (ShardConfig(val_share=0.0), "val_share"),
+        (ShardConfig(val_share=0.5), "val_share"),
+        (ShardConfig(shard_chars=0), "shard_chars"),
+    ],
 )
 def test_a_wrong_option_is_named(config: ShardConfig, field: str) -> None:
     with pytest.raises(InputError, match=rf"shards\.{field}"):
@@ -211,8 +221,13 @@ def test_a_stream_is_the_documents_end_to_end(written: Written) -> None:
     for name, stream in dataset.streams.items():
         shards = [shard for shard in manifest.shards if (shard.source, shard.split) == (name, "train")]
         documents = [row["tokens"] for shard in shards for row in rows_of(folder, shard)]
-        assert stream.read(0, stream.num_tokens).tolist() == [token for tokens in documents for token in tokens]
-        assert (stream.num_docs, stream.num_bytes) == (len(documents), sum(shard.num_bytes for shard in shards))
+        assert stream.read(0, stream.num_tokens).tolist() == [
+            token for tokens in documents for token in tokens
+        ]
+        assert (stream.num_docs, stream.num_bytes) == (
+            len(documents),
+            sum(shard.num_bytes for shard in shards),
+        )
         starts = np.cumsum([0, *(len(tokens) for tokens in documents)])[:-1]
         assert stream.doc_starts.tolist() == starts.tolist()
 
@@ -224,7 +239,10 @@ def _write_shard(folder: Path, name: str, batches: list[list[list[int]]], dtype:
         for documents in batches:
             writer.write_batch(
                 pa.record_batch(
-                    [pa.array(["d"] * len(documents), pa.string()), pa.array(documents, schema.field("tokens").type)],
+                    [
+                        pa.array(["d"] * len(documents), pa.string()),
+                        pa.array(documents, schema.field("tokens").type),
+                    ],
                     schema=schema,
                 )
             )
@@ -243,7 +261,10 @@ DOCUMENTS = st.lists(st.lists(st.integers(0, 65535), max_size=6), max_size=4)
     data=st.data(),
 )
 def test_any_window_equals_the_same_window_of_all_tokens(
-    tmp_path_factory: pytest.TempPathFactory, shards: list[list[list[list[int]]]], dtype: type, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory,
+    shards: list[list[list[list[int]]]],
+    dtype: type,
+    data: st.DataObject,
 ) -> None:
     folder = tmp_path_factory.mktemp("shards")
     infos = [_write_shard(folder, f"{i}.arrow", batches, dtype) for i, batches in enumerate(shards)]
@@ -287,7 +308,9 @@ def test_a_shard_of_another_size_is_named_without_verification(copy: Path) -> No
     shard = _train_shard(copy)
     with (copy / shard.path).open("ab") as file:
         file.write(b"x")
-    with pytest.raises(InputError, match=f"{shard.path}: {shard.size + 1} bytes, the manifest says {shard.size}"):
+    with pytest.raises(
+        InputError, match=f"{shard.path}: {shard.size + 1} bytes, the manifest says {shard.size}"
+    ):
         TokenDataset(copy, "train")
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import brotli
 import pytest
-from tests.data_pipeline.made_inputs import HTML, page, prose, write_warc
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from data_pipeline.refresh import _numbered
 from data_pipeline.sources import Record, web
+from tests.data_pipeline.made_inputs import HTML, page, prose, write_warc
 
 TEXT = prose(1, 40)
 
@@ -76,7 +76,9 @@ def test_a_revisit_record_gives_a_reason_and_no_document(tmp_path: Path) -> None
     with path.open("wb") as file:
         writer = WARCWriter(file, gzip=True)
         writer.write_record(
-            writer.create_revisit_record("http://a.test/", "sha1:AAAA", "http://a.test/", "2020-01-01T00:00:00Z")
+            writer.create_revisit_record(
+                "http://a.test/", "sha1:AAAA", "http://a.test/", "2020-01-01T00:00:00Z"
+            )
         )
     (record,) = records_of(path)
     assert (record.uri, record.reason, record.content) == ("http://a.test/", "revisit", "")
@@ -116,7 +118,10 @@ def test_the_text_of_a_conversion_record_is_the_document(tmp_path: Path) -> None
         writer = WARCWriter(file, gzip=True)
         writer.write_record(
             writer.create_warc_record(
-                "http://a.test/", "conversion", payload=io.BytesIO(TEXT.encode()), warc_content_type="text/plain"
+                "http://a.test/",
+                "conversion",
+                payload=io.BytesIO(TEXT.encode()),
+                warc_content_type="text/plain",
             )
         )
     (record,) = records_of(path)
@@ -142,7 +147,9 @@ def test_an_encoded_body_is_decoded(tmp_path: Path, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODED)
-def test_a_header_that_claims_an_encoding_which_is_gone_changes_nothing(tmp_path: Path, encoding: str) -> None:
+def test_a_header_that_claims_an_encoding_which_is_gone_changes_nothing(
+    tmp_path: Path, encoding: str
+) -> None:
     assert TEXT in one(tmp_path, [*HTML, ("Content-Encoding", encoding)], page(TEXT)).content
 
 
@@ -268,6 +275,15 @@ def test_real_archives_of_many_writers_are_read_to_their_end(shared_data: Path) 
     assert by_reason[""] > 400
     assert by_reason["revisit"] > 100
     assert set(by_reason) <= {
-        *("", "revisit", "redirect", "http_status", "not_text", "not_a_page", "empty_body", "undecodable_body"),
+        *(
+            "",
+            "revisit",
+            "redirect",
+            "http_status",
+            "not_text",
+            "not_a_page",
+            "empty_body",
+            "undecodable_body",
+        ),
         "too_large",
     }

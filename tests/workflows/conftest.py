@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+# The demo, small: a few pages, a tiny model.
+SMALL = [
+    *(
+        "--crawl.include",
+        r"[/(json|textwrap|argparse|posixpath|decimal|shutil|string|heapq|bisect|copy|glob)\.html$]",
+    ),
+    *("--tokenizer.vocab_size", "1024", "--model.num_layers", "2", "--model.width", "64"),
+    *("--model.context_length", "128", "--train.num_steps", "20", "--train.warmup_steps", "2"),
+    *("--train.checkpoint_every", "10", "--train.eval_every", "10", "--train.eval_tokens", "4000"),
+    *("--train.precision", "fp32", "--finetune.epochs", "1", "--finetune.precision", "fp32"),
+    *("--passages.per_class", "40", "--passages.val_share", "0.3"),
+]
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -54,3 +65,22 @@ def tokenised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert tokenize.returncode == 0, tokenize.stderr
     return workspace
+
+
+def run_demo(workspace: Path) -> str:
+    done = run_workflow("demo", "--workspace", str(workspace), *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def manifest_hash(output: str) -> str:
+    found = re.search(r"^manifest_hash ([0-9a-f]{64})$", output, re.MULTILINE)
+    assert found, output
+    return found.group(1)
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A workspace in which the small demo ran, and what it printed."""
+    workspace = tmp_path_factory.mktemp("demo") / "ws"
+    return workspace, run_demo(workspace)

@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from tests.workflows.conftest import run_workflow
+from tests.workflows.conftest import manifest_hash, run_demo, run_workflow
 
 pytestmark = pytest.mark.slow
 
-SMALL = [
-    *(
-        "--crawl.include",
-        r"[/(json|textwrap|argparse|posixpath|decimal|shutil|string|heapq|bisect|copy|glob)\.html$]",
-    ),
-    *("--tokenizer.vocab_size", "1024", "--model.num_layers", "2", "--model.width", "64"),
-    *("--model.context_length", "128", "--train.num_steps", "20", "--train.warmup_steps", "2"),
-    *("--train.checkpoint_every", "10", "--train.eval_every", "10", "--train.eval_tokens", "4000"),
-    *("--train.precision", "fp32", "--finetune.epochs", "1", "--finetune.precision", "fp32"),
-    *("--passages.per_class", "40", "--passages.val_share", "0.3"),
-]
 
-
-def run_demo(workspace: Path) -> str:
-    done = run_workflow("demo", "--workspace", str(workspace), *SMALL)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def manifest_hash(output: str) -> str:
-    found = re.search(r"^manifest_hash ([0-9a-f]{64})$", output, re.MULTILINE)
-    assert found, output
-    return found.group(1)
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    workspace = tmp_path_factory.mktemp("first") / "ws"
-    return workspace, run_demo(workspace)
-
-
-def test_the_demo_prints_funnel_tokens_scores_times_and_how_to_go_on(first: tuple[Path, str]) -> None:
-    workspace, output = first
+def test_the_demo_prints_funnel_tokens_scores_times_and_how_to_go_on(demo_run: tuple[Path, str]) -> None:
+    workspace, output = demo_run
     for words in (
         "What became of the documents",
         "exact_dedup: exact_duplicate",
@@ -64,8 +33,8 @@ def test_the_demo_prints_funnel_tokens_scores_times_and_how_to_go_on(first: tupl
     assert (workspace / "corpus" / "reports" / "version-000001.html").is_file()
 
 
-def test_each_workflow_left_a_finished_run_that_points_at_its_parent(first: tuple[Path, str]) -> None:
-    workspace, _ = first
+def test_each_workflow_left_a_finished_run_that_points_at_its_parent(demo_run: tuple[Path, str]) -> None:
+    workspace, _ = demo_run
     with sqlite3.connect(workspace / "mlflow.db") as database:
         runs = dict(database.execute("select run_uuid, status from runs"))
         tags = database.execute("select run_uuid, key, value from tags").fetchall()
@@ -85,12 +54,12 @@ def test_each_workflow_left_a_finished_run_that_points_at_its_parent(first: tupl
 
 
 def test_the_pretraining_run_carries_configuration_data_curves_plot_samples_and_model(
-    first: tuple[Path, str],
+    demo_run: tuple[Path, str],
 ) -> None:
     from workflows.tracking import client_of, runs_of
     from workflows.workspace import Workspace
 
-    workspace, output = first
+    workspace, output = demo_run
     store = Workspace.open(str(workspace))
     run = runs_of(store, "pretrain")[0]
     assert run.data.params["train.num_steps"] == "20"
@@ -115,14 +84,14 @@ def test_the_pretraining_run_carries_configuration_data_curves_plot_samples_and_
     assert [model.source_run_id for model in models] == [run.info.run_id]
 
 
-def test_the_logged_model_loads_and_continues_a_prompt(first: tuple[Path, str]) -> None:
+def test_the_logged_model_loads_and_continues_a_prompt(demo_run: tuple[Path, str]) -> None:
     import mlflow
     import pandas as pd
 
     from workflows.tracking import client_of, runs_of, tracking_uri
     from workflows.workspace import Workspace
 
-    workspace, _ = first
+    workspace, _ = demo_run
     store = Workspace.open(str(workspace))
     experiment = runs_of(store, "pretrain")[0].info.experiment_id
     model_id = client_of(store).search_logged_models([experiment])[0].model_id
@@ -134,8 +103,8 @@ def test_the_logged_model_loads_and_continues_a_prompt(first: tuple[Path, str]) 
     assert texts == model.predict(prompts, params={"max_new_tokens": 12, "seed": 3})["text"].tolist()
 
 
-def test_the_same_workspace_again_has_nothing_to_do_and_says_so(first: tuple[Path, str]) -> None:
-    workspace, output = first
+def test_the_same_workspace_again_has_nothing_to_do_and_says_so(demo_run: tuple[Path, str]) -> None:
+    workspace, output = demo_run
     before = {path: path.stat().st_mtime_ns for path in (workspace / "raw").rglob("*.warc.gz")}
     again = run_demo(workspace)
     assert "nothing to fetch" in again
@@ -146,16 +115,8 @@ def test_the_same_workspace_again_has_nothing_to_do_and_says_so(first: tuple[Pat
     assert {path: path.stat().st_mtime_ns for path in (workspace / "raw").rglob("*.warc.gz")} == before
 
 
-def test_a_fresh_workspace_gives_the_same_manifest_hash(first: tuple[Path, str], tmp_path: Path) -> None:
-    workspace = tmp_path / "second"
-    crawled = run_demo(workspace)
-    assert manifest_hash(crawled) == manifest_hash(first[1])
-    manifest = json.loads(next((workspace / "tokens" / "demo").glob("*/manifest.json")).read_text())
-    assert manifest["manifest_hash"] == manifest_hash(first[1])
-
-
-def test_review_lists_the_runs_and_compares_two(first: tuple[Path, str]) -> None:
-    workspace, _ = first
+def test_review_lists_the_runs_and_compares_two(demo_run: tuple[Path, str]) -> None:
+    workspace, _ = demo_run
     listed = run_workflow("review", "--workspace", str(workspace))
     assert listed.returncode == 0, listed.stderr
     for kind in ("refresh", "tokenize", "pretrain", "finetune", "evaluate"):
