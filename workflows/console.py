@@ -62,6 +62,7 @@ def step(title: str) -> Iterator[Step]:
     finally:
         if current._status is not None:
             current._status.stop()
+    # Not after an error: what went wrong is said elsewhere.
     say(f"{title:<12}{current.summary}  [{current.seconds:.1f} s]")
 
 

@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gpt.config import ConfigError
+from gpt.config import ConfigError, Precision
 from workflows import cli
 from workflows.passages import PassageConfig
 
@@ -28,7 +28,7 @@ class FinetuneConfig:
     """Weight of the auxiliary language-model loss (GPT-1: 0.5)."""
     max_length: int = 128
     """Longest input in tokens; longer passages lose their end."""
-    precision: str = "bf16"
+    precision: Precision = "bf16"
     """Type of the matrix products: bf16 or fp32."""
     seed: int = 1337
     """Seed of the head's weights, the order of passages and dropout."""
@@ -98,7 +98,6 @@ def _train(
         [Example(tokenizer.encode(passage.text), passage.label) for passage in passages]
         for passages in (task.train, task.val)
     )
-    # precision is free text on the command line; validate() names what it may be.
     config = ClassifierConfig(num_classes=len(task.labels), **asdict(options.finetune))
     config.validate()
     if not train or not val:
