@@ -24,8 +24,8 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gptmill needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV) (once; a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $(READY)
 
 demo: $(READY)
@@ -51,8 +51,8 @@ bench: $(READY)
 # Write the lock anew from pyproject.toml, in an environment of its own.
 lock:
 	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	@.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	@.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check ".[eval,serve,dev]"
+	@.venv-lock/bin/python -m pip install --quiet --quiet --disable-pip-version-check torch==2.13.0
+	@.venv-lock/bin/python -m pip install --quiet --quiet --disable-pip-version-check ".[eval,serve,dev]"
 	@{ echo "# Every package of gptmill[eval,serve,dev], pinned. Made by: make lock"; \
 	   .venv-lock/bin/python -m pip freeze --exclude gptmill | sed -E 's/^torch[ =@].*/torch==2.13.0/'; } > requirements.lock
 	@rm -rf .venv-lock build *.egg-info
