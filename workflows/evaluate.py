@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from workflows import cli
+from workflows.models import check_name
 from workflows.passages import PassageConfig
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class Options:
 
 def main(options: Options) -> None:
     """Grade and print the table."""
+    check_name("model", options.model)
+    check_name("classifier", options.classifier)
+    check_name("dataset", options.dataset)
+
     from workflows.workspace import Workspace
 
     workspace = Workspace.open(options.workspace)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt.config import ConfigError, Precision
 from workflows import cli
+from workflows.models import check_name
 from workflows.passages import PassageConfig
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class Options:
 
 def main(options: Options) -> None:
     """Fine-tune on: which source does a passage come from?"""
+    check_name("model", options.model)
+    check_name("name", options.name)
+
     from workflows.workspace import Workspace
 
     finetune(Workspace.open(options.workspace), options)

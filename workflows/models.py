@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,16 @@ from data_pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from workflows.workspace import Workspace
+
+
+def check_name(option: str, name: str) -> None:
+    """Refuse a name that is no plain folder name; empty is for the workflow to fill in.
+
+    Raises:
+        InputError: names the option and the value.
+    """
+    if name and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise InputError(f"{option}: {name!r} must be letters, digits, -, _ and dots; it names a folder")
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from data_pipeline.shards import Manifest, canonical_json
 from gpt.config import ModelConfig, TrainConfig
 from gpt.presets import preset
 from workflows import cli
+from workflows.models import check_name
 
 if TYPE_CHECKING:
     from workflows.workspace import Workspace
@@ -54,6 +55,8 @@ def main(options: Options) -> None:
     """Train, or go on, or say that it is done."""
     options.model.validate()
     options.train.validate()
+    check_name("name", options.name)
+    check_name("dataset", options.dataset)
 
     from workflows.cluster import ray_session
     from workflows.workspace import Workspace

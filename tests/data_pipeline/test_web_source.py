@@ -9,6 +9,7 @@ from pathlib import Path
 
 import brotli
 import pytest
+from fastwarc.warc import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
@@ -210,6 +211,20 @@ def test_an_archive_that_breaks_off_gives_its_good_records_and_then_damaged(
     assert 4 <= len(good) <= 5
     # No half page among the good ones.
     assert [record.content for record in good] == [page(prose(i, 300)).decode() for i in range(len(good))]
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_an_archive_that_breaks_off_within_a_record_header_is_damaged_too(
+    tmp_path: Path, compressed: bool
+) -> None:
+    responses = [(f"http://a.test/{i}", "200 OK", HTML, page(prose(i, 300))) for i in range(3)]
+    path = write_warc(tmp_path / "a.warc", responses, gzip=compressed)
+    with path.open("rb") as file:
+        *_, last = (record.stream_pos for record in ArchiveIterator(file))
+    path.write_bytes(path.read_bytes()[: last + 60])
+    records, errors = _read_as_a_refresh_does(path)
+    assert [record.reason for record in records] == ["", "", "damaged_file"]
+    assert len(errors) == 1
 
 
 def test_an_archive_broken_in_the_middle_gives_its_good_records_and_then_damaged(tmp_path: Path) -> None:

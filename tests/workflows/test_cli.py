@@ -100,6 +100,8 @@ def test_an_unknown_key_of_a_source_is_named() -> None:
         ("pretrain", ["--workspace", "s3://bucket/x"], ["workspace", "s3://bucket/x"]),
         ("pretrain", [], ["bpe", "workflows.tokenize"]),
         ("finetune", [], ["workflows.pretrain"]),
+        ("pretrain", ["--name", "../elsewhere"], ["name", "../elsewhere"]),
+        ("evaluate", ["--model", "a/b"], ["model", "a/b"]),
     ],
 )
 def test_what_cannot_work_ends_with_exit_code_2_and_one_line(
