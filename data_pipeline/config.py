@@ -147,8 +147,9 @@ class RefreshConfig:
         self.dedup.validate()
 
     def content(self) -> dict[str, Any]:
-        """The configuration as plain values, without the paths: what decides how text is treated."""
+        """The configuration as plain values: what decides how text is treated, so no paths and no task sizes."""
         content = asdict(self)
+        del content["unit_bytes"]
         for source in content["sources"]:
             del source["paths"]
         return content

@@ -99,12 +99,20 @@ def write_shards(
         (temporary / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
-    latest = root / name / "latest.json"
-    latest.with_suffix(".tmp").write_text(
-        json.dumps({"version": folder.name, "manifest_hash": manifest.manifest_hash}), encoding="utf-8"
-    )
-    latest.with_suffix(".tmp").replace(latest)
+    _name_latest(root / name, folder, manifest)
     return folder, manifest, is_new
+
+
+def _name_latest(root: Path, folder: Path, manifest: Manifest) -> None:
+    """Point latest.json at a dataset, unless it names one of a newer corpus version."""
+    latest = root / "latest.json"
+    if latest.exists():
+        known = root / json.loads(latest.read_text(encoding="utf-8"))["version"]
+        if (known / MANIFEST_NAME).exists() and Manifest.load(known).corpus_version > manifest.corpus_version:
+            return
+    content = {"version": folder.name, "manifest_hash": manifest.manifest_hash}
+    latest.with_suffix(".tmp").write_text(json.dumps(content), encoding="utf-8")
+    latest.with_suffix(".tmp").replace(latest)
 
 
 def latest_dataset(root: Path, name: str) -> Path:

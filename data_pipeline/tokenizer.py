@@ -52,7 +52,13 @@ def train_tokenizer(
     Raises:
         InputError: the folder holds a tokenizer made with other settings, or the corpus is too small.
     """
-    settings = {"config": asdict(config), "pattern": PATTERN, "special_tokens": list(SPECIAL_TOKENS)}
+    settings = {
+        "config": asdict(config),
+        "pattern": PATTERN,
+        "special_tokens": list(SPECIAL_TOKENS),
+        # With another share it would have seen documents that are now for validation.
+        "val_share": val_share,
+    }
     path, metadata_path = folder / "tokenizer.json", folder / "metadata.json"
     if path.exists() and metadata_path.exists():
         known = json.loads(metadata_path.read_text())

@@ -13,6 +13,9 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
+    # Ray ends idle workers beyond the number of cores, and a shuffle's workers are others than a map's: on a small
+    # machine each shuffle would wait seconds for processes that were there a moment before.
+    "RAY_num_workers_soft_limit": str(max(8, _os.cpu_count() or 1)),
     "TOKENIZERS_PARALLELISM": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # Its loggers are pointed at the workflow's log file instead.
