@@ -112,8 +112,6 @@ def test_a_run_whose_driver_is_killed_goes_on_with_the_same_command(
     family = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGKILL)
     driver.communicate(timeout=60)
-    _, alive = psutil.wait_procs(family, timeout=150)
-    assert not alive, "Ray's processes outlive the driver"
     run_id = json.loads((run_dir / "run.json").read_text())["mlflow_run_id"]
 
     done = run_workflow("pretrain", *pretrain(tokenised, "driver-killed"))
@@ -121,6 +119,9 @@ def test_a_run_whose_driver_is_killed_goes_on_with_the_same_command(
     same_curves(run_dir / "metrics.jsonl", undisturbed)
     assert json.loads((run_dir / "run.json").read_text())["mlflow_run_id"] == run_id
     assert mlflow_steps(tokenised, "driver-killed") == list(range(1, STEPS + 1))
+    # Ray's agents notice within a minute or two that their node is gone.
+    _, alive = psutil.wait_procs(family, timeout=150)
+    assert not alive, "Ray's processes outlive the driver"
 
 
 def test_a_run_that_is_complete_is_left_as_it_is(tokenised: Path, undisturbed: Path) -> None:
