@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -59,10 +60,11 @@ def cluster() -> Iterator[dict[str, str]]:
         yield env
     finally:
         family = psutil.Process(head.pid).children(recursive=True)
-        head.terminate()
-        _, alive = psutil.wait_procs([psutil.Process(head.pid), *family], timeout=20)
-        for process in alive:
-            process.kill()
+        for process in (psutil.Process(head.pid), *family):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=20)
+        head.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
