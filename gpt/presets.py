@@ -36,15 +36,15 @@ PRESETS: dict[str, Preset] = {
     "demo": Preset(
         ModelConfig(context_length=256, num_layers=4, num_heads=2, width=256),
         TrainConfig(
-            num_steps=300,
+            num_steps=360,
             batch_size=8,
             # A higher rate, or a shorter memory of the second moment, learned less in 600 k tokens.
             lr=1e-3,
             beta2=0.99,
             warmup_steps=20,
-            eval_every=75,
+            eval_every=90,
             eval_tokens=20_000,
-            checkpoint_every=75,
+            checkpoint_every=90,
         ),
     ),
     # GPT-2 124M (Radford 2019, Table 2, first row). The paper prints no learning rate: schedule, betas and
