@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_pipeline.config import ShardConfig
@@ -141,13 +140,10 @@ def _write_all(
     common: dict[str, Any],
     progress: Progress,
 ) -> tuple[ShardInfo, ...]:
-    num_shards = _plan(corpus, version, config)
+    num_shards, num_partitions = _plan(corpus, version, config)
     files = corpus.files("documents", version)
     units = [pa.table({"path": [path]}) for path in files]
-    total = sum(num_shards.values())
-    chars = pc.sum(corpus.read("documents", version, ["num_chars"])["num_chars"]).as_py()
-    num_partitions = min(total, 1 + chars // CHARS_A_PARTITION)
-    progress(f"encoding {version_size(corpus, version):,} documents into {total} shards")
+    progress(f"encoding the documents into {sum(num_shards.values())} shards")
     encoded = map_tables(
         from_tables(units),
         _encode_file,
@@ -163,13 +159,8 @@ def _write_all(
     return tuple(sorted(shards, key=lambda shard: shard.path))
 
 
-def version_size(corpus: Corpus, version: dict[str, Any]) -> int:
-    """Documents kept in a corpus version."""
-    return corpus.scan("documents", version).count_rows()
-
-
-def _plan(corpus: Corpus, version: dict[str, Any], config: ShardConfig) -> dict[str, int]:
-    """{source/split: number of shards}, from the characters each holds."""
+def _plan(corpus: Corpus, version: dict[str, Any], config: ShardConfig) -> tuple[dict[str, int], int]:
+    """({source/split: number of shards}, partitions of the shuffle), from the characters each holds."""
     table = corpus.read("documents", version, ["source", "text_hash", "num_chars"])
     if not table.num_rows:
         raise InputError(
@@ -179,7 +170,8 @@ def _plan(corpus: Corpus, version: dict[str, Any], config: ShardConfig) -> dict[
     for source, text_hash, num_chars in zip(*(column.to_pylist() for column in table.columns), strict=True):
         key = f"{source}/{_split(text_hash, config.val_share)}"
         chars[key] = chars.get(key, 0) + num_chars
-    return {key: -(-count // config.shard_chars) or 1 for key, count in sorted(chars.items())}
+    num_shards = {key: -(-count // config.shard_chars) or 1 for key, count in sorted(chars.items())}
+    return num_shards, min(sum(num_shards.values()), 1 + sum(chars.values()) // CHARS_A_PARTITION)
 
 
 def _split(text_hash: str, val_share: float) -> str:

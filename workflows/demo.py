@@ -247,8 +247,9 @@ def main(options: Options) -> None:
     times: dict[str, float] = {}
     with _timed(times, "scrape"):
         web = options.web or str(scrape(workspace, options.crawl))
-    with _timed(times, "start Ray"), ray_session(workspace.logs / "demo.log"):
-        times["start Ray"] = time.monotonic() - times.pop("began:start Ray")
+    began = time.monotonic()
+    with ray_session(workspace.logs / "demo.log"):
+        times["start Ray"] = time.monotonic() - began
         outcome = _run(workspace, options, web, times)
     show_outcome(workspace, outcome, times)
 
@@ -297,12 +298,9 @@ def _run(workspace: Workspace, options: Options, web: str, times: dict[str, floa
 
 @contextmanager
 def _timed(times: dict[str, float], name: str) -> Iterator[None]:
-    began = times[f"began:{name}"] = time.monotonic()
-    try:
-        yield
-    finally:
-        if times.pop(f"began:{name}", None) is not None:
-            times[name] = time.monotonic() - began
+    began = time.monotonic()
+    yield
+    times[name] = time.monotonic() - began
 
 
 def scrape(workspace: Workspace, config: CrawlConfig) -> Path:

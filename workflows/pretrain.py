@@ -107,7 +107,7 @@ def pretrain(workspace: Workspace, options: Options, folder: Path) -> dict[str, 
             job = TrainingJob(
                 run_dir=str(run_dir),
                 dataset=str(folder),
-                tokenizer_json=str(workspace.tokenizer(options.dataset) / "tokenizer.json"),
+                tokenizer_json=str(workspace.tokenizer(manifest.tokenizer) / "tokenizer.json"),
                 model_dir=str(workspace.model(name)),
                 model=model,
                 train=options.train,
