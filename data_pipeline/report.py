@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 import pyarrow.compute as pc
 
+from data_pipeline.atomic import write_text
 from data_pipeline.corpus import STAGES, Corpus
 
 COLOURS = {
@@ -58,9 +59,7 @@ def write_report(corpus: Corpus, version: dict[str, Any], path: Path) -> None:
         inputs=inputs.to_pylist(),
         damaged=[row for row in inputs.to_pylist() if row["status"] != "ok"],
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_text(html, encoding="utf-8")
-    path.with_suffix(".tmp").replace(path)
+    write_text(path, html)
 
 
 def _bars(funnel: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipeline.atomic import write_json
 from data_pipeline.config import ShardConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.engine import collect, from_tables, map_tables, shuffle
@@ -109,9 +110,7 @@ def _name_latest(root: Path, folder: Path, manifest: Manifest) -> None:
         known = root / json.loads(latest.read_text(encoding="utf-8"))["version"]
         if (known / MANIFEST_NAME).exists() and Manifest.load(known).corpus_version > manifest.corpus_version:
             return
-    content = {"version": folder.name, "manifest_hash": manifest.manifest_hash}
-    latest.with_suffix(".tmp").write_text(json.dumps(content), encoding="utf-8")
-    latest.with_suffix(".tmp").replace(latest)
+    write_json(latest, {"version": folder.name, "manifest_hash": manifest.manifest_hash})
 
 
 def latest_dataset(root: Path, name: str) -> Path:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_pipeline.atomic import write_json
 from gpt.config import ModelConfig, TrainConfig
 from workflows.journal import TRAIN, VALIDATION, Journal, read_journal
 
@@ -201,10 +202,8 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
                 Path(job.tokenizer_json),
                 {**job.provenance, "step": result.step},
             )
-            content = json.dumps({**asdict(result), "checkpoint": str(result.checkpoint)}, indent=2)
-            path = Path(job.run_dir) / RESULT
-            path.with_suffix(".tmp").write_text(content, encoding="utf-8")
-            path.with_suffix(".tmp").replace(path)
+            content = {**asdict(result), "checkpoint": str(result.checkpoint)}
+            write_json(Path(job.run_dir) / RESULT, content)
 
         def _record(self, kind: str, step: int, values: dict[str, float]) -> None:
             entry = self.journal.add(kind, step, values)

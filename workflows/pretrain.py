@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_pipeline.atomic import write_json
 from data_pipeline.shards import Manifest, canonical_json
 from gpt.config import ModelConfig, TrainConfig
 from gpt.presets import preset
@@ -103,7 +104,7 @@ def pretrain(workspace: Workspace, options: Options, folder: Path) -> dict[str, 
                 run.tag("gptmill.corpus_version", manifest.corpus_version)
                 run.tag("gptmill.model", name)
                 run.tag("gptmill.preset", options.preset)
-                _write(run_dir / "run.json", {"mlflow_run_id": run.run_id, "settings": settings})
+                write_json(run_dir / "run.json", {"mlflow_run_id": run.run_id, "settings": settings})
             job = TrainingJob(
                 run_dir=str(run_dir),
                 dataset=str(folder),
@@ -181,12 +182,6 @@ def _log_outcome(workspace: Workspace, run: Any, run_dir: Path, name: str, resul
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_text(json.dumps(content, indent=2), encoding="utf-8")
-    path.with_suffix(".tmp").replace(path)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from warcio.warcwriter import WARCWriter
 
 from data_pipeline import schema
 from data_pipeline.corpus import Corpus
-from data_pipeline.refresh import doc_id, text_hash
+from data_pipeline.staging import doc_id, text_hash
 
 VOCABULARY = [
     "the",

@@ -13,8 +13,8 @@ import pytest
 
 from data_pipeline.config import SourceConfig
 from data_pipeline.errors import InputError
-from data_pipeline.refresh import _numbered
 from data_pipeline.sources import list_files, read_records
+from data_pipeline.staging import numbered
 
 ROWS = [{"body": "first", "id": "u1", "name": "T1"}, {"body": "second", "id": "u2", "name": "T2"}]
 SOURCE = SourceConfig(
@@ -106,7 +106,7 @@ def test_a_compressed_file_that_breaks_off_gives_its_good_rows_and_then_damaged(
     errors: list[str] = []
     records = [
         record
-        for _, record in _numbered(
+        for _, record in numbered(
             read_records(SourceConfig(name="m", paths=["x"]), tmp_path / name), 0, errors
         )
     ]
@@ -121,7 +121,7 @@ def test_a_table_file_that_is_damaged_says_so(tmp_path: Path, name: str) -> None
     path = _write(tmp_path / name)
     path.write_bytes(path.read_bytes()[:-20])
     errors: list[str] = []
-    records = list(_numbered(read_records(SOURCE, path), 0, errors))
+    records = list(numbered(read_records(SOURCE, path), 0, errors))
     assert [record.reason for _, record in records] == ["damaged_file"]
     assert errors
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from data_pipeline import wikitext
 from data_pipeline.extract import EXTRACTORS
-from data_pipeline.refresh import _numbered
 from data_pipeline.sources import mediawiki
+from data_pipeline.staging import numbered
 from tests.data_pipeline.made_inputs import dump, prose
 
 ODD_PAGES = """
@@ -59,7 +59,7 @@ def test_a_dump_that_breaks_off_gives_its_good_pages_and_then_damaged(tmp_path: 
     path = tmp_path / "d.xml"
     path.write_text(dump([("A", prose(1)), ("B", prose(2))]).replace("</mediawiki>", tail))
     errors: list[str] = []
-    records = [record for _, record in _numbered(mediawiki.read(path), 0, errors)]
+    records = [record for _, record in numbered(mediawiki.read(path), 0, errors)]
     assert [(record.title, record.reason) for record in records] == [
         ("A", ""),
         ("B", ""),
@@ -74,7 +74,7 @@ def test_a_compressed_dump_that_breaks_off_gives_its_good_pages_and_then_damaged
     path = tmp_path / "d.xml.bz2"
     path.write_bytes(packed[:-40])
     errors: list[str] = []
-    records = [record for _, record in _numbered(mediawiki.read(path), 0, errors)]
+    records = [record for _, record in numbered(mediawiki.read(path), 0, errors)]
     assert records[-1].reason == "damaged_file"
     # What was read in one go with the break is lost, 16 kB at most.
     assert [record.title for record in records[:-1]] == [f"P{i}" for i in range(len(records) - 1)]

@@ -15,7 +15,7 @@ from data_pipeline.config import DedupConfig
 from data_pipeline.dedup import MEMBER_COLUMNS, REMOVALS, TEXT_COLUMNS, Members, find_duplicates
 from data_pipeline.engine import from_tables
 from data_pipeline.minhash import jaccard, shingle_hashes
-from data_pipeline.refresh import text_hash
+from data_pipeline.staging import text_hash
 from tests.data_pipeline.made_inputs import prose, reworded
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

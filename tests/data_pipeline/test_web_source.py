@@ -8,13 +8,14 @@ import zlib
 from pathlib import Path
 
 import brotli
+import pyarrow as pa
 import pytest
 from fastwarc.warc import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from data_pipeline.refresh import _numbered
 from data_pipeline.sources import Record, web
+from data_pipeline.staging import numbered
 from tests.data_pipeline.made_inputs import HTML, page, prose, write_warc
 
 TEXT = prose(1, 40)
@@ -38,6 +39,16 @@ def test_a_response_gives_its_page_uri_and_date(tmp_path: Path, compressed: bool
     assert all(record.format == "html" and not record.reason for record in records)
     assert all(record.date == "2024-05-06T07:08:09Z" for record in records)
     assert all(prose(i, 40) in record.content for i, record in enumerate(records))
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("zstd", "zst"), ("lz4", "lz4")])
+def test_an_archive_is_read_through_any_compression(tmp_path: Path, codec: str, suffix: str) -> None:
+    responses = [(f"http://a.test/{i}", "200 OK", HTML, page(prose(i, 40))) for i in range(3)]
+    plain = write_warc(tmp_path / "a.warc", responses, gzip=False)
+    path = tmp_path / f"b.warc.{suffix}"
+    with pa.CompressedOutputStream(str(path), codec) as file:
+        file.write(plain.read_bytes())
+    assert records_of(path) == records_of(plain)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +203,7 @@ def test_an_unknown_charset_is_no_obstacle(tmp_path: Path) -> None:
 
 def _read_as_a_refresh_does(path: Path) -> tuple[list[Record], list[str]]:
     errors: list[str] = []
-    return [record for _, record in _numbered(web.read(path), 0, errors)], errors
+    return [record for _, record in numbered(web.read(path), 0, errors)], errors
 
 
 @pytest.mark.parametrize("compressed", [True, False])
