@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 
 import ftfy
 import pyarrow as pa
 
 from data_pipeline.config import CleanConfig
 from data_pipeline.schema import replace_column
+from data_pipeline.shards import canonical_json
 
 # C0 and C1 controls but tab and line feed, zero-width and directional marks, BOM, soft hyphen, interlinear marks.
 INVISIBLE = re.compile(
@@ -55,6 +57,11 @@ def clean_text(text: str, config: CleanConfig) -> str:
     # By line: a regular expression for spaces at line ends takes quadratic time on a long run of spaces.
     text = "\n".join(line.rstrip(SPACES) for line in text.split("\n"))
     return BLANK_LINES.sub("\n\n", text).strip("\n")
+
+
+def storable_json(values: Mapping[str, str]) -> str:
+    """A JSON object that any table can hold."""
+    return canonical_json({storable(key): storable(value) for key, value in values.items()}).decode("utf-8")
 
 
 def storable(text: str) -> str:

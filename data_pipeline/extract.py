@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
 import pyarrow as pa
 
 from data_pipeline import gutenberg_text, wikitext
-from data_pipeline.clean import storable
+from data_pipeline.clean import storable, storable_json
 from data_pipeline.schema import Verdict, replace_column, split
 
 STAGE = "extract"
 
 
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What a document's content gives.
+
+    Attributes:
+        text: the main text; "" for none.
+        title, date: as the content states them; "" where it does not.
+        reason: why this is no document; "" for a good one.
+        metadata: what else the content states.
+    """
+
+    text: str = ""
+    title: str = ""
+    date: str = ""
+    reason: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
 def extract(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Replace `text` by the main text, `title` and `date` where the content states them.
+    """Replace `text` by the main text; `title`, `date` and `metadata` gain what the content states.
 
     Args:
         table: rows of schema.RAW.
@@ -24,33 +44,28 @@ def extract(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     Returns:
         (rows with text, rows without, by reason).
     """
-    texts, titles, dates, verdicts = [], [], [], []
-    for content, kind, title, date in zip(
-        table["text"].to_pylist(),
-        table["format"].to_pylist(),
-        table["title"].to_pylist(),
-        table["date"].to_pylist(),
-        strict=True,
-    ):
+    columns: dict[str, list[str]] = {"text": [], "title": [], "date": [], "metadata": []}
+    verdicts: list[Verdict | None] = []
+    for row in table.select(["format", *columns]).to_pylist():
         try:
-            text, found_title, found_date, reason = EXTRACTORS[kind](content)
+            found = EXTRACTORS[row["format"]](row["text"])
         except Exception:  # a page may trip any library; it must never end the job
-            text, found_title, found_date, reason = "", "", "", "extraction_failed"
+            found = Extracted(reason="extraction_failed")
         # An entity of wikitext may stand for a surrogate.
-        texts.append(storable(text or content[:1000]))
-        titles.append(title or storable(found_title))
-        dates.append(date or found_date)
-        verdicts.append(Verdict(reason) if reason else None if text.strip() else Verdict("no_main_text"))
-    for name, values in (("text", texts), ("title", titles), ("date", dates)):
+        columns["text"].append(storable(found.text or row["text"][:1000]))
+        columns["title"].append(row["title"] or storable(found.title))
+        columns["date"].append(row["date"] or storable(found.date))
+        metadata = json.loads(row["metadata"]) | found.metadata
+        columns["metadata"].append(storable_json(metadata))
+        reason = found.reason or ("" if found.text.strip() else "no_main_text")
+        verdicts.append(Verdict(reason) if reason else None)
+    for name, values in columns.items():
         table = replace_column(table, name, pa.array(values, pa.string()))
     return split(table, STAGE, verdicts)
 
 
-Extracted = tuple[str, str, str, str]  # text, title, date, reason
-
-
 def _from_html(content: str) -> Extracted:
-    return _trafilatura()(content), _html_title(content), "", ""
+    return Extracted(_trafilatura()(content), _html_title(content))
 
 
 @cache
@@ -86,17 +101,23 @@ def _html_title(content: str) -> str:
 
 def _from_wikitext(content: str) -> Extracted:
     if wikitext.is_disambiguation(content):
-        return content, "", "", "disambiguation"
-    return wikitext.to_text(content), "", "", ""
+        return Extracted(content, reason="disambiguation")
+    return Extracted(wikitext.to_text(content))
 
 
 def _from_gutenberg(content: str) -> Extracted:
     book = gutenberg_text.parse(content)
-    return book.text, book.title, book.release_date, ""
+    stated = {"author": book.author, "language": book.language}
+    return Extracted(
+        book.text,
+        book.title,
+        book.release_date,
+        metadata={key: value for key, value in stated.items() if value},
+    )
 
 
 def _from_text(content: str) -> Extracted:
-    return content, "", "", ""
+    return Extracted(content)
 
 
 EXTRACTORS: dict[str, Callable[[str], Extracted]] = {

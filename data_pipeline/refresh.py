@@ -40,6 +40,9 @@ SAMPLE_CHARS = 300
 # Documents that one partition of the deduplication shuffles holds, about.
 ROWS_A_PARTITION = 20_000
 
+# {(source, input file): (documents kept, removed)}
+FileCounts = dict[tuple[str, str], tuple[int, int]]
+
 
 @dataclass(frozen=True)
 class RefreshResult:
@@ -202,8 +205,8 @@ def _guard_losses(config: RefreshConfig, staging: Path, removals: pa.Table) -> N
 
 def _write_tables(
     corpus: Corpus, latest: dict[str, Any] | None, staging: Path, removals: pa.Table
-) -> tuple[list[DataFile], dict[int, tuple[int, int]]]:
-    """Write the version's files; return them and {file index: (kept, removed)}."""
+) -> tuple[list[DataFile], FileCounts]:
+    """Write the version's files; return them and what became of each file's documents."""
     version = (latest["version"] if latest else 0) + 1
     attempt = uuid.uuid4().hex[:12]
     units = [
@@ -217,17 +220,18 @@ def _write_tables(
     files = [
         DataFile(row["table"], row["path"], row["size"], row["num_rows"]) for row in rows if row["table"]
     ]
-    counts: dict[int, tuple[int, int]] = {}
+    counts: FileCounts = {}
     for row in rows:
         if not row["table"]:
-            kept, removed = counts.get(row["file"], (0, 0))
-            counts[row["file"]] = (kept + row["kept"], removed + row["removed"])
+            key = (row["source"], row["input_file"])
+            kept, removed = counts.get(key, (0, 0))
+            counts[key] = (kept + row["kept"], removed + row["removed"])
     return files, counts
 
 
 WRITTEN = pa.schema(
     [("table", pa.string()), ("path", pa.string()), ("size", pa.int64()), ("num_rows", pa.int64()),
-     ("file", pa.int64()), ("kept", pa.int64()), ("removed", pa.int64())]
+     ("source", pa.string()), ("input_file", pa.string()), ("kept", pa.int64()), ("removed", pa.int64())]
 )  # fmt: skip
 
 
@@ -262,25 +266,27 @@ def _part(staged: pa.Table, removals: pa.Table, version: int) -> tuple[pa.Table,
 
 
 def _count_by_file(kept: pa.Table, removed: pa.Table) -> list[dict[str, Any]]:
-    counts: dict[int, dict[str, Any]] = {}
+    counts: dict[tuple[str, str], dict[str, Any]] = {}
     for table, name in ((kept, "kept"), (removed, "removed")):
-        files, numbers = np.unique(table["row_id"].to_numpy() >> 32, return_counts=True)
-        for file, number in zip(files.tolist(), numbers.tolist(), strict=True):
-            counts.setdefault(file, {"file": file, "kept": 0, "removed": 0})[name] = number
-    return [counts[file] for file in sorted(counts)]
+        groups = table.group_by(["source", "input_file"]).aggregate([([], "count_all")])
+        for row in groups.to_pylist():
+            key = (row["source"], row["input_file"])
+            empty = {"source": key[0], "input_file": key[1], "kept": 0, "removed": 0}
+            counts.setdefault(key, empty)[name] = row["count_all"]
+    return [counts[key] for key in sorted(counts)]
 
 
 def _input_rows(
     inputs: Sequence[InputFile],
     config: RefreshConfig,
     read: dict[int, tuple[int, str]],
-    counts: dict[int, tuple[int, int]],
+    counts: FileCounts,
     latest: dict[str, Any] | None,
 ) -> pa.Table:
     rows = []
     for index, file in enumerate(inputs):
         num_documents, error = read[index]
-        kept, removed = counts.get(index, (0, 0))
+        kept, removed = counts.get((config.sources[file.source].name, file.name), (0, 0))
         assert kept + removed == num_documents, f"{file.name}: {kept} + {removed} != {num_documents}"
         rows.append(
             {
@@ -304,7 +310,7 @@ def _version_row(
     config: RefreshConfig,
     latest: dict[str, Any] | None,
     inputs: Sequence[InputFile],
-    counts: dict[int, tuple[int, int]],
+    counts: FileCounts,
 ) -> dict[str, Any]:
     kept = sum(pair[0] for pair in counts.values())
     removed = sum(pair[1] for pair in counts.values())

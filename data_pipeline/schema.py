@@ -13,7 +13,7 @@ import pyarrow as pa
 
 S, I64, F64 = pa.string(), pa.int64(), pa.float64()
 
-# Contract (docs/workspace.md): corpus/documents.
+# Contract (docs/workspace.md): corpus/documents. `metadata` is a JSON object of strings.
 DOCUMENTS = pa.schema(
     [
         ("doc_id", S),
@@ -25,6 +25,7 @@ DOCUMENTS = pa.schema(
         ("lang_score", F64),
         ("date", S),
         ("license", S),
+        ("metadata", S),
         ("input_file", S),
         ("num_chars", I64),
         ("num_words", I64),
@@ -97,8 +98,8 @@ VERSIONS = pa.schema(
     ]
 )
 
-# What a reader gives: one row a document candidate. `row_id` = (index of the input file) << 32 | ordinal
-# in it, so it depends on nothing but the sorted list of inputs.
+# What a reader gives: one row a document candidate. `row_id` = (number of the unit of work) << 36 | ordinal in it:
+# its order is that of the sorted inputs and of the records in them, however the work was cut.
 RAW = pa.schema(
     [
         ("row_id", I64),
@@ -111,6 +112,7 @@ RAW = pa.schema(
         ("format", S),
         ("date", S),
         ("license", S),
+        ("metadata", S),
     ]
 )
 

@@ -3,7 +3,7 @@
     read -> extract -> clean -> identify the language -> filter -> sign
 
 A unit of files is one task and one staged file of schema.STAGED: every record that was read is a row of it, kept
-ones with a null `reason`, removed ones with theirs. `row_id` is (file index << 32 | place in the file).
+ones with a null `reason`, removed ones with theirs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ from data_pipeline import clean, extract, filters, language, minhash, schema
 from data_pipeline.config import RefreshConfig, SourceConfig
 from data_pipeline.engine import from_tables, map_tables, stream
 from data_pipeline.filter_presets import preset_of
-from data_pipeline.sources import Record, read_records
+from data_pipeline.sources import Record, Span, read_records, split_file
 
 Progress = Callable[[str], None]
 BATCH_ROWS, BATCH_CHARS = 512, 16 << 20
@@ -38,21 +39,31 @@ class InputFile:
     sha256: str
 
 
-def _units(inputs: Sequence[InputFile], unit_bytes: int) -> list[pa.Table]:
-    """Input files in tables of about `unit_bytes`, one table a task."""
-    units: list[list[int]] = [[]]
+def _units(pieces: Sequence[tuple[int, InputFile, Span]], unit_bytes: int) -> list[pa.Table]:
+    """Spans of files in tables of about `unit_bytes`, one table a task.
+
+    Args:
+        pieces: (index of the file, the file, a span of it), in order.
+    """
+    units: list[list[dict[str, Any]]] = [[]]
     filled = 0
-    for index, file in enumerate(inputs):
-        if units[-1] and filled + file.size > unit_bytes:
+    for index, file, span in pieces:
+        size = (file.size if span.stop is None else span.stop) - span.start
+        if units[-1] and filled + size > unit_bytes:
             units.append([])
             filled = 0
-        units[-1].append(index)
-        filled += file.size
-    return [
-        pa.table({"unit": [number] * len(unit), "file": unit, "source": [inputs[i].source for i in unit],
-                  "path": [str(inputs[i].path) for i in unit], "name": [inputs[i].name for i in unit]})
-        for number, unit in enumerate(units)
-    ]  # fmt: skip
+        units[-1].append(
+            {"unit": len(units) - 1, "file": index, "source": file.source, "path": str(file.path),
+             "name": file.name, "start": span.start, "stop": span.stop}
+        )  # fmt: skip
+        filled += size
+    return [pa.Table.from_pylist(unit, schema=UNIT) for unit in units]
+
+
+UNIT = pa.schema(
+    [("unit", pa.int64()), ("file", pa.int64()), ("source", pa.int64()), ("path", pa.string()),
+     ("name", pa.string()), ("start", pa.int64()), ("stop", pa.int64())]
+)  # fmt: skip
 
 
 def stage_files(
@@ -62,12 +73,19 @@ def stage_files(
     # At least a few units a core, so that a handful of files still keeps the cluster busy.
     cores = int(ray.cluster_resources().get("CPU", 1))
     total = sum(file.size for file in inputs)
-    units = _units(inputs, max(1, min(config.unit_bytes, total // (4 * cores))))
+    unit_bytes = max(1, min(config.unit_bytes, total // (4 * cores)))
+    pieces = [
+        (index, file, span)
+        for index, file in enumerate(inputs)
+        for span in split_file(config.sources[file.source], file.path, unit_bytes)
+    ]
+    units = _units(pieces, unit_bytes)
     done = map_tables(from_tables(units), _stage_unit, config=config, staging=str(staging))
     read: dict[int, tuple[int, str]] = {}
     documents = 0
     for row in stream(done):
-        read[row["file"]] = (row["num_documents"], row["error"])
+        count, error = read.get(row["file"], (0, ""))
+        read[row["file"]] = (count + row["num_documents"], error or row["error"])
         documents += row["num_documents"]
         progress(f"read {len(read)}/{len(inputs)} files, {documents:,} documents")
     return read
@@ -77,25 +95,27 @@ def _stage_unit(unit: pa.Table, config: RefreshConfig, staging: str) -> pa.Table
     """Read one unit's files through all per-document steps into a staged Parquet file; count per file."""
     counts = []
     number = unit["unit"][0].as_py()
+    ordinal = 0
     path = Path(staging) / f"unit-{number:06d}.parquet"
     with pq.ParquetWriter(path.with_suffix(".tmp"), schema.STAGED, compression="zstd") as writer:
         for row in unit.to_pylist():
             source = config.sources[row["source"]]
             errors: list[str] = []
-            records = numbered(read_records(source, Path(row["path"])), row["file"], errors)
+            span = Span(row["start"], row["stop"])
+            records = guarded(read_records(source, Path(row["path"]), span), errors)
             num_documents = 0
             for batch in _batches(records):
-                table = _raw_table(batch, source, row["name"])
-                num_documents += table.num_rows
-                writer.write_table(process(table, config))
+                first_row_id = (number << 36) + ordinal + num_documents
+                writer.write_table(process(_raw_table(batch, first_row_id, source, row["name"]), config))
+                num_documents += len(batch)
+            ordinal += num_documents
             counts.append({"file": row["file"], "num_documents": num_documents, "error": "; ".join(errors)})
     path.with_suffix(".tmp").rename(path)
     return pa.Table.from_pylist(counts)
 
 
-def numbered(records: Iterator[Record], file: int, errors: list[str]) -> Iterator[tuple[int, Record]]:
-    """Records with their row_id; what breaks a file off becomes a last record and an error."""
-    ordinal = 0
+def guarded(records: Iterator[Record], errors: list[str]) -> Iterator[Record]:
+    """The records; what breaks a file off becomes a last record and an error."""
     while True:
         try:
             record = next(records, None)
@@ -104,10 +124,9 @@ def numbered(records: Iterator[Record], file: int, errors: list[str]) -> Iterato
             record = Record("", reason="damaged_file")
         if record is None:
             return
-        yield (file << 32) | ordinal, record
+        yield record
         if errors:
             return
-        ordinal += 1
 
 
 def _printable(message: str) -> str:
@@ -115,13 +134,13 @@ def _printable(message: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in " ".join(message.split()))[:200]
 
 
-def _batches(records: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
+def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
     """Groups of records, bounded in number and in characters."""
-    batch: list[tuple[int, Record]] = []
+    batch: list[Record] = []
     chars = 0
-    for item in records:
-        batch.append(item)
-        chars += len(item[1].content)
+    for record in records:
+        batch.append(record)
+        chars += len(record.content)
         if len(batch) >= BATCH_ROWS or chars >= BATCH_CHARS:
             yield batch
             batch, chars = [], 0
@@ -129,20 +148,21 @@ def _batches(records: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, 
         yield batch
 
 
-def _raw_table(batch: Sequence[tuple[int, Record]], source: SourceConfig, input_file: str) -> pa.Table:
+def _raw_table(batch: Sequence[Record], first_row_id: int, source: SourceConfig, input_file: str) -> pa.Table:
     preset = preset_of(source.kind, source.preset)
     columns = {
-        "row_id": [row_id for row_id, _ in batch],
+        "row_id": list(range(first_row_id, first_row_id + len(batch))),
         "source": [source.name] * len(batch),
         "preset": [preset] * len(batch),
         "input_file": [input_file] * len(batch),
-        "uri": [clean.storable(record.uri) or input_file for _, record in batch],
-        "title": [clean.storable(record.title) for _, record in batch],
-        "text": [clean.storable(record.content) for _, record in batch],
-        "format": [record.format for _, record in batch],
-        "date": [clean.storable(record.date) for _, record in batch],
+        "uri": [clean.storable(record.uri) or input_file for record in batch],
+        "title": [clean.storable(record.title) for record in batch],
+        "text": [clean.storable(record.content) for record in batch],
+        "format": [record.format for record in batch],
+        "date": [clean.storable(record.date) for record in batch],
         "license": [source.license] * len(batch),
-        "reason": [record.reason for _, record in batch],
+        "metadata": [clean.storable_json(record.metadata) for record in batch],
+        "reason": [record.reason for record in batch],
     }
     return pa.table(columns, schema=schema.RAW.append(pa.field("reason", pa.string())))
 

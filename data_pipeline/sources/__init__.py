@@ -7,8 +7,8 @@ with a `reason`. A file that breaks off gives its good records first.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_pipeline.config import SourceConfig
@@ -27,6 +27,20 @@ PATTERNS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A part of an input file that one task reads: the records that begin at byte `start` or later, before `stop`.
+
+    Where spans are cut never changes which records are read, nor their order.
+    """
+
+    start: int = 0
+    stop: int | None = None
+
+
+WHOLE = Span()
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What a reader gives for one document candidate.
 
@@ -36,6 +50,7 @@ class Record:
         content: HTML, wikitext, Gutenberg text or plain text, by `format`.
         format: html, wikitext, gutenberg or text.
         reason: why the record is no document; "" for a good one.
+        metadata: what else the input states, for example {"author": "Jane Austen"}.
     """
 
     uri: str
@@ -44,6 +59,7 @@ class Record:
     title: str = ""
     date: str = ""
     reason: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def list_files(source: SourceConfig) -> list[Path]:
@@ -85,13 +101,20 @@ def list_files(source: SourceConfig) -> list[Path]:
     return sorted(found)
 
 
-def read_records(source: SourceConfig, path: Path) -> Iterator[Record]:
-    """All records of one input file, by the source's kind."""
+def split_file(source: SourceConfig, path: Path, span_bytes: int) -> list[Span]:
+    """The spans of about `span_bytes` that a file can be read in; one where its format cannot be entered midway."""
+    if path.stat().st_size <= span_bytes:
+        return [WHOLE]
+    return [WHOLE]
+
+
+def read_records(source: SourceConfig, path: Path, span: Span = WHOLE) -> Iterator[Record]:
+    """The records of one span of an input file, by the source's kind."""
     # Imported late: each reader brings its own library, and a worker needs the one at hand only.
     if source.kind == "web":
         from data_pipeline.sources import web
 
-        yield from web.read(path)
+        yield from web.read(path, span)
     elif source.kind == "books":
         from data_pipeline.sources import gutenberg
 
@@ -99,8 +122,8 @@ def read_records(source: SourceConfig, path: Path) -> Iterator[Record]:
     elif source.kind == "wiki":
         from data_pipeline.sources import mediawiki
 
-        yield from mediawiki.read(path)
+        yield from mediawiki.read(path, span)
     else:
         from data_pipeline.sources import files
 
-        yield from files.read(path, source)
+        yield from files.read(path, source, span)

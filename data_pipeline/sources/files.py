@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline.config import SourceConfig
-from data_pipeline.sources import Record
+from data_pipeline.sources import WHOLE, Record, Span
 from data_pipeline.sources.gutenberg import decode
 
 
-def read(path: Path, source: SourceConfig) -> Iterator[Record]:
-    """Records of one file, by its ending."""
+def read(path: Path, source: SourceConfig, span: Span = WHOLE) -> Iterator[Record]:
+    """Records of one span of a file, by its ending."""
     name = path.name.lower()
     if name.endswith(".parquet"):
         yield from _rows(path, source, pq.ParquetFile(path).iter_batches(batch_size=256))

@@ -10,10 +10,10 @@ from typing import IO
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, iterparse
 
-from data_pipeline.sources import Record
+from data_pipeline.sources import WHOLE, Record, Span
 
 
-def read(path: Path) -> Iterator[Record]:
+def read(path: Path, span: Span = WHOLE) -> Iterator[Record]:
     """Pages of the main namespace as documents; redirects and other namespaces by reason.
 
     A page's uri is the wiki's own address of it, from the export's <base>.

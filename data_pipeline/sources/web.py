@@ -17,7 +17,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 from warcio.bufferedreaders import BufferedReader, ChunkedDataReader
 
-from data_pipeline.sources import Record
+from data_pipeline.sources import WHOLE, Record, Span
 
 MAX_PAGE_BYTES = 8 << 20
 # A body as it was sent; with its encodings taken off, none that is cut here fits in a page.
@@ -29,8 +29,8 @@ CAPTURES = (
 )
 
 
-def read(path: Path) -> Iterator[Record]:
-    """Records of one archive or page file."""
+def read(path: Path, span: Span = WHOLE) -> Iterator[Record]:
+    """Records of one span of an archive, or of a page file."""
     name = path.name.lower()
     if name.endswith((".html", ".htm", ".xhtml")):
         yield page_record(path.name, path.read_bytes()[: MAX_PAGE_BYTES + 1], "text/html", "")

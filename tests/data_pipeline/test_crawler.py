@@ -23,7 +23,7 @@ from data_pipeline.config import CrawlConfig
 from data_pipeline.crawl import crawl, finished_crawl
 from data_pipeline.errors import InputError
 from data_pipeline.sources import Record, web
-from data_pipeline.staging import numbered
+from data_pipeline.staging import guarded
 from tests.data_pipeline.made_inputs import prose
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
@@ -387,7 +387,7 @@ def test_the_archive_can_be_read_by_warcio_and_by_our_reader(site: Site, tmp_pat
     assert found[3][1] == f"{site.url}/a?x=1"
     assert found[3][2].decode() == linked(text="wide 宽 text")[2].decode()
     errors: list[str] = []
-    records = [record for _, record in numbered(web.read(path), 0, errors)]
+    records = list(guarded(web.read(path), errors))
     assert errors == []
     assert [record.uri for record in records] == [f"{site.url}/", f"{site.url}/a?x=1"]
     assert prose(1) in records[0].content
@@ -446,7 +446,7 @@ def test_a_killed_crawl_goes_on_and_every_page_is_in_some_archive(site: Site, tm
     assert len(site.asked()) <= 42
     found: dict[str, str] = {}
     for path in sorted(tmp_path.glob("*.warc.gz")):
-        for _, record in numbered(web.read(path), 0, []):
+        for record in guarded(web.read(path), []):
             if not record.reason:
                 found[record.uri] = record.content
     assert set(found) == {f"{site.url}/", *(f"{site.url}{path}" for path in paths)}

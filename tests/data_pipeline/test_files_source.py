@@ -14,7 +14,7 @@ import pytest
 from data_pipeline.config import SourceConfig
 from data_pipeline.errors import InputError
 from data_pipeline.sources import list_files, read_records
-from data_pipeline.staging import numbered
+from data_pipeline.staging import guarded
 
 ROWS = [{"body": "first", "id": "u1", "name": "T1"}, {"body": "second", "id": "u2", "name": "T2"}]
 SOURCE = SourceConfig(
@@ -104,12 +104,8 @@ def test_a_compressed_file_that_breaks_off_gives_its_good_rows_and_then_damaged(
     packed = pack(raw)
     (tmp_path / name).write_bytes(packed[: len(packed) * 3 // 4])
     errors: list[str] = []
-    records = [
-        record
-        for _, record in numbered(
-            read_records(SourceConfig(name="m", paths=["x"]), tmp_path / name), 0, errors
-        )
-    ]
+    source = SourceConfig(name="m", paths=["x"])
+    records = list(guarded(read_records(source, tmp_path / name), errors))
     assert records[-1].reason == "damaged_file"
     assert len(errors) == 1
     assert len(records) > 1000
@@ -121,8 +117,8 @@ def test_a_table_file_that_is_damaged_says_so(tmp_path: Path, name: str) -> None
     path = _write(tmp_path / name)
     path.write_bytes(path.read_bytes()[:-20])
     errors: list[str] = []
-    records = list(numbered(read_records(SOURCE, path), 0, errors))
-    assert [record.reason for _, record in records] == ["damaged_file"]
+    records = list(guarded(read_records(SOURCE, path), errors))
+    assert [record.reason for record in records] == ["damaged_file"]
     assert errors
 
 

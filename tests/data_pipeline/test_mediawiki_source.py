@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data_pipeline import wikitext
 from data_pipeline.extract import EXTRACTORS
 from data_pipeline.sources import mediawiki
-from data_pipeline.staging import numbered
+from data_pipeline.staging import guarded
 from tests.data_pipeline.made_inputs import dump, prose
 
 ODD_PAGES = """
@@ -59,7 +59,7 @@ def test_a_dump_that_breaks_off_gives_its_good_pages_and_then_damaged(tmp_path: 
     path = tmp_path / "d.xml"
     path.write_text(dump([("A", prose(1)), ("B", prose(2))]).replace("</mediawiki>", tail))
     errors: list[str] = []
-    records = [record for _, record in numbered(mediawiki.read(path), 0, errors)]
+    records = list(guarded(mediawiki.read(path), errors))
     assert [(record.title, record.reason) for record in records] == [
         ("A", ""),
         ("B", ""),
@@ -74,7 +74,7 @@ def test_a_compressed_dump_that_breaks_off_gives_its_good_pages_and_then_damaged
     path = tmp_path / "d.xml.bz2"
     path.write_bytes(packed[:-40])
     errors: list[str] = []
-    records = [record for _, record in numbered(mediawiki.read(path), 0, errors)]
+    records = list(guarded(mediawiki.read(path), errors))
     assert records[-1].reason == "damaged_file"
     # What was read in one go with the break is lost, 16 kB at most.
     assert [record.title for record in records[:-1]] == [f"P{i}" for i in range(len(records) - 1)]
@@ -121,8 +121,8 @@ def test_sections_of_links_and_sources_go_with_their_subsections() -> None:
 
 def test_a_disambiguation_page_is_no_document() -> None:
     for name in ("disambiguation", "Disambig", "hndis", "消歧义", "Geo disambig|x"):
-        assert EXTRACTORS["wikitext"](f"'''X''' may be:\n* [[Y]]\n{{{{{name}}}}}")[3] == "disambiguation"
-    assert EXTRACTORS["wikitext"]("Text {{citation needed}}")[3] == ""
+        assert EXTRACTORS["wikitext"](f"'''X''' may be:\n* [[Y]]\n{{{{{name}}}}}").reason == "disambiguation"
+    assert EXTRACTORS["wikitext"]("Text {{citation needed}}").reason == ""
 
 
 BROKEN = [
@@ -170,7 +170,7 @@ def test_real_dumps_give_text_without_markup(shared_data: Path) -> None:
                 break
             if record.reason:
                 continue
-            text = EXTRACTORS["wikitext"](record.content)[0]
+            text = EXTRACTORS["wikitext"](record.content).text
             num_documents += 1
             if not wikitext.is_disambiguation(record.content):
                 for sign in ("{{", "[[", "<ref"):

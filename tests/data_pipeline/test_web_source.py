@@ -15,7 +15,7 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from data_pipeline.sources import Record, web
-from data_pipeline.staging import numbered
+from data_pipeline.staging import guarded
 from tests.data_pipeline.made_inputs import HTML, page, prose, write_warc
 
 TEXT = prose(1, 40)
@@ -203,7 +203,7 @@ def test_an_unknown_charset_is_no_obstacle(tmp_path: Path) -> None:
 
 def _read_as_a_refresh_does(path: Path) -> tuple[list[Record], list[str]]:
     errors: list[str] = []
-    return [record for _, record in numbered(web.read(path), 0, errors)], errors
+    return list(guarded(web.read(path), errors)), errors
 
 
 @pytest.mark.parametrize("compressed", [True, False])
