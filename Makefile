@@ -29,7 +29,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 demo: $(READY)
-	@$(BIN)/python -m workflows.demo --workspace $(WORKSPACE) $(if $(WEB),--web "$(WEB)") $(if $(BOOKS),--books "$(BOOKS)") $(if $(WIKI),--wiki "$(WIKI)")
+	@$(BIN)/python -m workflows.demo --workspace "$(WORKSPACE)" $(if $(WEB),--web "$(WEB)") $(if $(BOOKS),--books "$(BOOKS)") $(if $(WIKI),--wiki "$(WIKI)")
 
 test: $(READY)
 	@$(BIN)/python -m pytest

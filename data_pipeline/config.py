@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from data_pipeline.errors import InputError
@@ -33,21 +33,25 @@ class SourceConfig:
     kind: str = "files"
     """How to read it: web (WARC, ARC, WET, HTML), books (Gutenberg text), wiki (MediaWiki XML) or files (JSONL, Parquet, Arrow, text)."""
     paths: list[str] = field(default_factory=list)
-    """Files, folders (searched to the bottom) or globs."""
+    """Files, folders (searched to the bottom), globs, or URIs of such (http, https, memory; s3 and gs with s3fs, gcsfs)."""
     license: str = ""
     """Licence that is recorded with each document."""
     preset: str = ""
     """Filter preset: web, books, wiki or permissive; empty takes the kind's own."""
     text_column: str = "text"
-    """Column that holds the text (JSONL, Parquet, Arrow)."""
+    """Column that holds the text (JSON, CSV, Parquet, Arrow); meta.text looks into the object meta."""
     uri_column: str = ""
-    """Column that identifies a document (JSONL, Parquet, Arrow); empty: the file's path and the row number."""
+    """Column that identifies a document; empty: the file's name and the place in it."""
     title_column: str = ""
-    """Column that holds the title (JSONL, Parquet, Arrow)."""
+    """Column that holds the title."""
+    date_column: str = ""
+    """Column that holds the date."""
+    metadata_columns: list[str] = field(default_factory=list)
+    """Further columns to keep, in the documents' metadata."""
 
     def validate(self, where: str = "sources") -> None:
         """Raise InputError, naming the field, when the source cannot be read as configured."""
-        if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
             raise InputError(
                 f"{where}.name: {self.name!r} must be letters, digits, - and _; it names columns and files"
             )
@@ -57,6 +61,23 @@ class SourceConfig:
             )
         if not self.paths:
             raise InputError(f"{where}.paths: source {self.name} names no path; give files, folders or globs")
+        if not all(path.strip() for path in self.paths):
+            raise InputError(
+                f"{where}.paths: source {self.name} names an empty path; give files, folders or globs"
+            )
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """How the main text of web pages is found."""
+
+    mode: str = "quality"
+    """quality weighs each part of a page; fast leaves out what its names call furniture, and looks again where little is left."""
+
+    def validate(self) -> None:
+        """Raise InputError for a mode that does not exist."""
+        if self.mode not in ("quality", "fast"):
+            raise InputError(f"extraction.mode: {self.mode!r} is neither quality nor fast")
 
 
 @dataclass(frozen=True)
@@ -128,6 +149,8 @@ class RefreshConfig:
     """Which languages are kept."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
     """How duplicates are found."""
+    extraction: ExtractConfig = field(default_factory=ExtractConfig)
+    """How the main text of web pages is found."""
     unit_bytes: int = 32 << 20
     """Input bytes that one task reads; small files are grouped up to it."""
 
@@ -144,6 +167,7 @@ class RefreshConfig:
             raise InputError(f"unit_bytes: {self.unit_bytes} must be positive")
         if self.clean.normalization not in ("NFC", "NFKC"):
             raise InputError(f"clean.normalization: {self.clean.normalization!r} is neither NFC nor NFKC")
+        self.extraction.validate()
         self.dedup.validate()
 
     def content(self) -> dict[str, Any]:
@@ -178,7 +202,7 @@ class TokenizerConfig:
         least = 256 + len(SPECIAL_TOKENS)
         if not least <= self.vocab_size <= 1 << 20:
             raise InputError(f"tokenizer.vocab_size: {self.vocab_size} is outside {least} to {1 << 20}")
-        if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
             raise InputError(
                 f"tokenizer.name: {self.name!r} must be letters, digits, - and _; it names a folder"
             )
@@ -212,23 +236,50 @@ class CrawlConfig:
     name: str = "web"
     """Name of the crawl: its folder below raw/ and the stem of its WARC files."""
     seeds: list[str] = field(default_factory=list)
-    """URLs to begin with; the crawl stays on their hosts."""
+    """URLs to begin with."""
+    sitemaps: list[str] = field(default_factory=list)
+    """Sitemaps (XML or text, also compressed, also indexes of sitemaps) whose URLs are links of a seed."""
+    follow_sitemaps: bool = True
+    """Also read the sitemaps that the robots.txt of a host names."""
+    scope: Literal["host", "domain", "prefix", "any"] = "host"
+    """Where links may lead: the hosts of the seeds, their registered domains (example.co.uk with all below it), the
+    folders of the seeds, or any host."""
     max_depth: int = 1
-    """Links to follow from a seed, at most."""
+    """Links to follow from a seed, at most; a later run with more goes on from there."""
     max_pages: int = 1000
-    """Pages to fetch, at most."""
+    """Pages to fetch, at most, in all runs together; a later run with more goes on from there."""
+    max_pages_per_host: int = 0
+    """Pages to fetch from one host, at most; 0 for no such limit."""
+    max_queries: int = 1000
+    """Different query strings (?page=2) that are fetched of one path, at most: calendars and searches never end."""
     include: list[str] = field(default_factory=list)
-    """Regular expressions; a URL must match one of them (empty: all do)."""
+    """Regular expressions; the URL of a link must match one of them (empty: all do). Seeds need not."""
     exclude: list[str] = field(default_factory=list)
-    """Regular expressions; a URL that matches one is left out."""
+    """Regular expressions; the URL of a link that matches one is left out."""
+    strip_tracking: bool = True
+    """Take utm_*, fbclid, gclid and the like out of URLs, so that a page is fetched once, not once a campaign."""
     delay: float = 1.0
-    """Seconds between two requests to one host; robots.txt may ask for more."""
+    """Seconds between the end of a request and the next to the same host; robots.txt may ask for more."""
+    max_crawl_delay: float = 60.0
+    """Seconds that robots.txt may ask for; a host that asks for more is left alone."""
+    max_retry_after: float = 300.0
+    """Seconds that a busy server (429, 503) may ask for; one that asks for more is put off to a later run."""
     timeout: float = 30.0
-    """Seconds to wait for a server."""
+    """Seconds to wait for a server to connect, or to send its next bytes."""
+    page_timeout: float = 120.0
+    """Seconds for a whole page, at most, however steadily it drips."""
     max_page_bytes: int = 8 << 20
     """Bytes of a page that are fetched, at most; larger pages are left out."""
     retries: int = 2
-    """Further tries after a failed connection or a 5xx answer."""
+    """Further tries in a run after a failed connection, a 429 or a 5xx answer."""
+    revisit_after: float = 0.0
+    """Hours after which a later run asks again whether a page has changed (ETag, Last-Modified); 0 for never."""
+    workers: int = 1
+    """Processes; 1 fetches in this one, more are Ray actors over the whole cluster, each with hosts of its own."""
+    hosts_at_once: int = 16
+    """Hosts that a worker asks at the same time; each host gets one request at a time."""
+    archive_bytes: int = 1 << 30
+    """Bytes after which a new WARC file is begun."""
     contact: str = ""
     """Your e-mail address or web page, sent with each request; must be set for any host but this machine."""
     connect_to: dict[str, str] = field(default_factory=dict)
@@ -238,17 +289,13 @@ class CrawlConfig:
 
     def validate(self) -> None:
         """Raise InputError, naming the field, for a crawl that cannot or must not run."""
-        if not self.seeds:
-            raise InputError("crawl.seeds: no URL to begin with; give at least one")
-        for url in self.seeds:
-            if not _is_web_url(url):
-                raise InputError(f"crawl.seeds: {url!r} is no http or https URL")
-        for option in ("max_depth", "delay", "retries"):
-            if getattr(self, option) < 0:
-                raise InputError(f"crawl.{option}: {getattr(self, option)} must not be negative")
-        for option in ("max_pages", "timeout", "max_page_bytes"):
-            if getattr(self, option) <= 0:
-                raise InputError(f"crawl.{option}: {getattr(self, option)} must be positive")
+        if not self.seeds and not self.sitemaps:
+            raise InputError("crawl.seeds: no URL to begin with; give at least one, or a sitemap")
+        for option, urls in (("seeds", self.seeds), ("sitemaps", self.sitemaps)):
+            for url in urls:
+                if not _is_web_url(url):
+                    raise InputError(f"crawl.{option}: {url!r} is no http or https URL")
+        self._validate_numbers()
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
             raise InputError(f"crawl.name: {self.name!r} must be letters, digits, - and _; it names a folder")
         for option, patterns in (("include", self.include), ("exclude", self.exclude)):
@@ -259,9 +306,28 @@ class CrawlConfig:
                     raise InputError(
                         f"crawl.{option}: {pattern!r} is no regular expression ({error})"
                     ) from None
-        strangers = sorted(
-            {host for url in self.seeds if not self.is_local(host := urlsplit(url).hostname or "")}
-        )
+        for host, address in self.connect_to.items():
+            if not _is_web_url(f"http://{address}"):
+                raise InputError(
+                    f"crawl.connect_to: {address!r} (for {host}) is not of the form ADDRESS:PORT"
+                )
+        if not self.contact.isprintable() or not self.contact.isascii():
+            raise InputError(f"crawl.contact: {self.contact!r} goes into a header; use printable ASCII")
+        self._validate_contact()
+
+    def _validate_numbers(self) -> None:
+        not_negative = ("max_depth", "max_pages_per_host", "delay", "max_crawl_delay", "max_retry_after")
+        for option in (*not_negative, "retries", "revisit_after"):
+            if getattr(self, option) < 0:
+                raise InputError(f"crawl.{option}: {getattr(self, option)} must not be negative")
+        positive = ("max_pages", "max_queries", "timeout", "page_timeout", "max_page_bytes", "workers")
+        for option in (*positive, "hosts_at_once", "archive_bytes"):
+            if getattr(self, option) <= 0:
+                raise InputError(f"crawl.{option}: {getattr(self, option)} must be positive")
+
+    def _validate_contact(self) -> None:
+        hosts = {urlsplit(url).hostname or "" for url in [*self.seeds, *self.sitemaps]}
+        strangers = sorted(host for host in hosts if not self.is_local(host))
         if strangers and not self.contact:
             raise InputError(
                 f"crawl.contact: say who you are (an e-mail address or a page) before you crawl {strangers[0]}; "

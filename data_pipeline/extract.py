@@ -6,12 +6,17 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import partial
 
 import pyarrow as pa
 
-from data_pipeline import gutenberg_text, wikitext
+from data_pipeline import wikitext
+from data_pipeline.books import gutenberg
+from data_pipeline.books import html as book_html
 from data_pipeline.clean import storable, storable_json
+from data_pipeline.config import ExtractConfig
+from data_pipeline.html.blocks import PageTooComplex
+from data_pipeline.html.main_text import main_text
 from data_pipeline.schema import Verdict, replace_column, split
 
 STAGE = "extract"
@@ -35,7 +40,7 @@ class Extracted:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def extract(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+def extract(table: pa.Table, config: ExtractConfig) -> tuple[pa.Table, pa.Table]:
     """Replace `text` by the main text; `title`, `date` and `metadata` gain what the content states.
 
     Args:
@@ -46,9 +51,12 @@ def extract(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     """
     columns: dict[str, list[str]] = {"text": [], "title": [], "date": [], "metadata": []}
     verdicts: list[Verdict | None] = []
+    extractors = EXTRACTORS | {"html": partial(_from_html, fast=config.mode == "fast")}
     for row in table.select(["format", *columns]).to_pylist():
         try:
-            found = EXTRACTORS[row["format"]](row["text"])
+            found = extractors[row["format"]](row["text"])
+        except PageTooComplex:
+            found = Extracted(reason="too_complex")
         except Exception:  # a page may trip any library; it must never end the job
             found = Extracted(reason="extraction_failed")
         # An entity of wikitext may stand for a surrogate.
@@ -64,29 +72,8 @@ def extract(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     return split(table, STAGE, verdicts)
 
 
-def _from_html(content: str) -> Extracted:
-    return Extracted(_trafilatura()(content), _html_title(content))
-
-
-@cache
-def _trafilatura() -> Callable[[str], str]:
-    import trafilatura  # 0.2 s, and only web workers need it
-
-    def main_text(content: str) -> str:
-        # fast=True: the same quality as the fallback chain at 1.5x the speed (reference measurements).
-        text = trafilatura.extract(content, fast=True, include_comments=False, include_tables=True) or ""
-        return "\n".join(_without_empty_cells(line) for line in text.split("\n"))
-
-    return main_text
-
-
-def _without_empty_cells(line: str) -> str:
-    """A table row as it is, or its one text where it has no other: tables that only lay a page out."""
-    if not line.startswith("|"):
-        return line
-    cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
-    filled = [cell for cell in cells if cell.strip("| -")]
-    return line if len(filled) > 1 else "".join(filled)
+def _from_html(content: str, fast: bool = False) -> Extracted:
+    return Extracted(main_text(content, fast), _html_title(content))
 
 
 TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,500})", re.IGNORECASE)
@@ -106,8 +93,15 @@ def _from_wikitext(content: str) -> Extracted:
 
 
 def _from_gutenberg(content: str) -> Extracted:
-    book = gutenberg_text.parse(content)
-    stated = {"author": book.author, "language": book.language}
+    return _from_book(gutenberg.parse(content))
+
+
+def _from_book_html(content: str) -> Extracted:
+    return _from_book(gutenberg.parse_unwrapped(book_html.to_text(content)))
+
+
+def _from_book(book: gutenberg.Book) -> Extracted:
+    stated = {"author": book.author, "language": book.language, "gutenberg_id": book.number}
     return Extracted(
         book.text,
         book.title,
@@ -124,5 +118,6 @@ EXTRACTORS: dict[str, Callable[[str], Extracted]] = {
     "html": _from_html,
     "wikitext": _from_wikitext,
     "gutenberg": _from_gutenberg,
+    "book_html": _from_book_html,
     "text": _from_text,
 }

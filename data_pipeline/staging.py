@@ -22,7 +22,7 @@ from data_pipeline import clean, extract, filters, language, minhash, schema
 from data_pipeline.config import RefreshConfig, SourceConfig
 from data_pipeline.engine import from_tables, map_tables, stream
 from data_pipeline.filter_presets import preset_of
-from data_pipeline.sources import Record, Span, read_records, split_file
+from data_pipeline.sources import Record, Span, as_path, read_records, split_file
 
 Progress = Callable[[str], None]
 BATCH_ROWS, BATCH_CHARS = 512, 16 << 20
@@ -102,7 +102,7 @@ def _stage_unit(unit: pa.Table, config: RefreshConfig, staging: str) -> pa.Table
             source = config.sources[row["source"]]
             errors: list[str] = []
             span = Span(row["start"], row["stop"])
-            records = guarded(read_records(source, Path(row["path"]), span), errors)
+            records = guarded(read_records(source, as_path(row["path"]), span), errors)
             num_documents = 0
             for batch in _batches(records):
                 first_row_id = (number << 36) + ordinal + num_documents
@@ -178,7 +178,7 @@ def process(table: pa.Table, config: RefreshConfig) -> pa.Table:
     """
     reasons = [schema.Verdict(reason) if reason else None for reason in table["reason"].to_pylist()]
     alive, unread = schema.split(table.drop_columns(["reason"]), "read", reasons)
-    alive, empty = extract.extract(alive)
+    alive, empty = extract.extract(alive, config.extraction)
     alive = clean.clean(alive, config.clean)
     alive, foreign = language.identify(alive, config.language)
     alive, poor = filters.filter_documents(alive)

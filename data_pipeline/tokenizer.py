@@ -13,14 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.compute as pc
 
 from data_pipeline.config import SPECIAL_TOKENS, TokenizerConfig
-from data_pipeline.corpus import Corpus
 from data_pipeline.errors import InputError
 from data_pipeline.shards import canonical_json
+
+if TYPE_CHECKING:  # a logged model reads tokenizers without deltalake
+    from data_pipeline.corpus import Corpus
 
 EOT = SPECIAL_TOKENS[0]
 # GPT-4's pre-tokenisation (contractions, words with one leading space, digits in threes, punctuation, line

@@ -75,8 +75,8 @@ def wait_for_all(world_size: int) -> None:
 def sigterm_sets(event: threading.Event) -> Iterator[None]:
     """While the block runs, SIGTERM sets `event` instead of ending the process.
 
-    Python allows handlers in the main thread only; elsewhere (a Ray Train worker) this does nothing, and the
-    launcher calls `Trainer.request_stop` instead.
+    Python allows handlers in the main thread only; elsewhere (a Ray Train worker) this does nothing, and whoever
+    goes on begins at the newest checkpoint.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -47,10 +47,10 @@ def run(
     """
     try:
         options = parse(options_class, name, description, argv, preset_defaults)
-        main(options)
+        _call(main, options)
     except KeyboardInterrupt:
         print("stopped; the same command goes on where this one was", file=sys.stderr)
-        return 130
+        return 1
     except Exception as error:
         message = user_message(error)
         if message is None:
@@ -58,6 +58,14 @@ def run(
         print(f"error: {message}", file=sys.stderr)
         return 2
     return 0
+
+
+def _call(main: Callable[[Options], None], options: Options) -> None:
+    """Run a workflow; a SystemExit out of it is Ray's answer to SIGTERM, and ends like Ctrl-C."""
+    try:
+        main(options)
+    except SystemExit:
+        raise KeyboardInterrupt from None
 
 
 def parse(
@@ -80,13 +88,21 @@ def parse(
         values = parser.instantiate(parser.parse_args(argv))
     except ArgumentError as error:
         raise InputError(_one_line(str(error), _option_names(parser))) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"config: the file is not UTF-8 ({error}); save it as UTF-8") from None
     return options_class(**{field.name: values[field.name] for field in fields(options_class)})  # type: ignore[arg-type]
 
 
 def build_parser(options_class: type, name: str, description: str) -> ArgumentParser:
     """The parser of a workflow's options."""
     _resolve_annotations(options_class)
-    parser = ArgumentParser(prog=f"python -m workflows.{name}", description=description, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"python -m workflows.{name}",
+        description=description,
+        exit_on_error=False,
+        # --pres for --preset would be taken here and missed by whatever reads the command line beside the parser.
+        allow_abbrev=False,
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_class_arguments(options_class)
     return parser
@@ -130,7 +146,7 @@ def user_message(error: BaseException) -> str | None:
 
 
 def _chosen_preset(argv: Sequence[str], default: str) -> str:
-    """The preset named on the command line, else in a configuration file, else the default."""
+    """The preset named last, on the command line or in a configuration file, else the default."""
     chosen = default
     for index, argument in enumerate(argv):
         key, _, value = argument.partition("=")
@@ -140,12 +156,10 @@ def _chosen_preset(argv: Sequence[str], default: str) -> str:
                 with open(value, encoding="utf-8") as file:
                     content = yaml.safe_load(file)
                 chosen = content.get("preset", chosen) if isinstance(content, dict) else chosen
-            except (OSError, yaml.YAMLError):
+            except (OSError, UnicodeDecodeError, yaml.YAMLError):
                 pass  # the parser itself reports an unreadable file
-    for index, argument in enumerate(argv):
-        key, _, value = argument.partition("=")
-        if key == "--preset":
-            chosen = value or (argv[index + 1] if index + 1 < len(argv) else chosen)
+        elif key == "--preset":
+            chosen = value
     return str(chosen)
 
 

@@ -30,7 +30,8 @@ def ray_session(log_file: Path) -> Iterator[None]:
         return
     with _logs_to(log_file):
         ray.init(
-            address=os.environ.get("RAY_ADDRESS"),
+            # Without an address Ray would join whatever cluster somebody started on this machine.
+            address=os.environ.get("RAY_ADDRESS") or "local",
             include_dashboard=None if joins else False,
             log_to_driver=False,
             logging_level=logging.WARNING,

@@ -1,12 +1,26 @@
-"""Scrape sites into WARC files below <workspace>/raw, politely and resumably."""
+"""Scrape sites into WARC files below <workspace>/raw, politely and resumably.
+
+    python -m workflows.crawl --crawl.seeds '[https://example.org/docs/]' --crawl.scope prefix \
+        --crawl.max_depth 3 --crawl.contact you@example.org
+
+It obeys robots.txt, asks a host for one page at a time with a pause between, refuses private addresses, and keeps
+no cookies. The same command goes on where the last one stopped; with wider limits (--crawl.max_depth,
+--crawl.max_pages) it goes on from there; with --crawl.revisit_after 24 it asks for pages that are older than a day
+again, and stores those that changed. Give the folder to `refresh --web`.
+"""
 
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from data_pipeline.config import CrawlConfig
 from workflows import cli
+
+if TYPE_CHECKING:
+    from data_pipeline.crawl import CrawlResult
 
 
 @dataclass(frozen=True)
@@ -22,21 +36,28 @@ class Options:
 def main(options: Options) -> None:
     """Fetch what the frontier still holds; a second call goes on, or finds nothing to do."""
     from data_pipeline.crawl import crawl
+    from workflows.cluster import ray_session
     from workflows.console import step
     from workflows.workspace import Workspace
 
+    options.crawl.validate()
     workspace = Workspace.open(options.workspace)
-    with step("crawl") as shown:
-        result = crawl(options.crawl, workspace.raw / options.crawl.name, shown.update)
-        others = ", ".join(
-            f"{count} {outcome}" for outcome, count in result.outcomes.items() if outcome != "done"
-        )
-        if result.fetched:
-            shown.summary = f"{result.fetched} pages into {result.folder}" + (
-                f" ({others})" if others else ""
-            )
-        else:
-            shown.summary = f"nothing to fetch, {result.known} pages are there from before"
+    session = ray_session(workspace.logs / "crawl.log") if options.crawl.workers > 1 else nullcontext()
+    with session, step("crawl") as shown:
+        shown.summary = summary(crawl(options.crawl, workspace.raw / options.crawl.name, shown.update))
+
+
+def summary(result: CrawlResult) -> str:
+    """One line about what a crawl did."""
+    if not result.fetched and not result.unchanged:
+        said = [f"nothing to fetch, {result.known} pages are there from before"]
+    else:
+        said = [f"{result.fetched} pages into {result.folder}"]
+        said += [f"{result.unchanged} unchanged"] * bool(result.unchanged)
+    said += [f"{count} {outcome}" for outcome, count in result.outcomes.items() if outcome != "done"]
+    said += [f"{result.waiting} waiting for a later run"] * bool(result.waiting)
+    said += [f"{count} left out ({reason})" for reason, count in result.left_out.items()]
+    return ", ".join(said)
 
 
 if __name__ == "__main__":

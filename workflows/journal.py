@@ -49,12 +49,20 @@ class Journal:
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     """Entries of a journal, oldest first; a line that is still being written is left out."""
+    for entry, _ in read_journal_from(path, 0):
+        yield entry
+
+
+def read_journal_from(path: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """(entry, offset behind it) of each whole line from an offset on; nothing where there is no file."""
     if not path.exists():
         return
     with path.open("rb") as file:
+        file.seek(offset)
         for line in file:
             if line.endswith(b"\n"):
-                yield json.loads(line)
+                offset += len(line)
+                yield json.loads(line), offset
 
 
 def curve(path: Path, kind: str, name: str) -> tuple[list[int], list[float]]:

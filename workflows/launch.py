@@ -7,15 +7,19 @@ its group with it; Ray Train starts a new group, and the trainer goes on from th
 from __future__ import annotations
 
 import json
+import signal
 import threading
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipeline.atomic import write_json
+from data_pipeline.errors import InputError
 from gpt.config import ModelConfig, TrainConfig
-from workflows.journal import TRAIN, VALIDATION, Journal, read_journal
+from workflows.journal import TRAIN, VALIDATION, Journal, read_journal_from
+from workflows.workers import WorkerGroup, choose_workers
 
 if TYPE_CHECKING:
     from gpt.events import EvaluationRecord, StepRecord
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 JOURNAL, RESULT = "metrics.jsonl", "result.json"
 SAMPLE_TOKENS = 96
+# Ray Train waits a minute for its workers each time; a cloud's new GPU node takes several.
+START_ATTEMPTS = 15
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class TrainingJob:
         model_dir: where rank 0 exports the trained model.
         tracking_uri, mlflow_run_id: where the metrics go.
         provenance: written into the exported model's config.json.
+        device: what the workers compute on: "cpu", or "" for the GPU that Ray gave each.
     """
 
     run_dir: str
@@ -46,71 +53,100 @@ class TrainingJob:
     tracking_uri: str
     mlflow_run_id: str
     provenance: dict[str, Any]
+    device: str = ""
 
 
 def run_training(
-    job: TrainingJob, workers: int, max_restarts: int, update: Callable[[str], None]
+    job: TrainingJob, workers: int, device: str, max_restarts: int, update: Callable[[str], None]
 ) -> dict[str, Any]:
     """Train to the end under a running Ray.
 
     Args:
-        workers: training processes; 0 takes one a GPU, else at most two on the CPUs there are.
+        workers, device: as `workflows.workers.choose_workers` takes them.
         max_restarts: worker failures that are survived.
         update: told the step and the loss while it trains.
 
     Returns:
         The content of result.json.
-    """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
 
+    Raises:
+        InputError: the cluster has no room for the workers, or gave them none in time.
+        KeyboardInterrupt: Ctrl-C.
+    """
     run_dir = Path(job.run_dir)
-    num_workers, resources, use_gpu = choose_workers(workers)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources
-        ),
-        run_config=RunConfig(
-            name=run_dir.name,
-            storage_path=str(run_dir.parent),
-            failure_config=FailureConfig(max_failures=max_restarts),
-        ),
-    )
+    group = choose_workers(workers, device)
+    trainer = _ray_trainer(replace(job, device="" if group.use_gpu else "cpu"), group, max_restarts)
     stop = threading.Event()
     watcher = threading.Thread(
         target=_watch, args=(run_dir / JOURNAL, job.train.num_steps, update, stop), daemon=True
     )
     watcher.start()
     try:
-        trainer.fit()
+        with _interruptible(), _start_explained(group):
+            trainer.fit()
     finally:
         stop.set()
         watcher.join()
     return json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
 
 
-def choose_workers(wanted: int) -> tuple[int, dict[str, float], bool]:
-    """(workers, resources of each, whether they use GPUs) for what the cluster has.
+def _ray_trainer(job: TrainingJob, group: WorkerGroup, max_restarts: int) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
 
-    On CPUs each worker gets an equal share of the cores, which is what torch takes its threads from.
+    run_dir = Path(job.run_dir)
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if group.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=group.num_workers, use_gpu=group.use_gpu, resources_per_worker=group.resources
+        ),
+        run_config=RunConfig(
+            name=run_dir.name,
+            storage_path=str(run_dir.parent),
+            failure_config=FailureConfig(
+                max_failures=max_restarts,
+                controller_failure_limit=START_ATTEMPTS - 1,  # type: ignore[call-arg]  # typed as Train v1's
+            ),
+        ),
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C inside the block ends with KeyboardInterrupt, and works as before after it.
+
+    Ray Train's fit() puts a handler of its own in place, leaves it there, and ends an interrupted run with
+    SystemExit(0).
     """
-    import ray
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if error.code:  # SIGTERM, as Ray hands it on
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
-    from data_pipeline.errors import InputError
 
-    have = ray.cluster_resources()
-    gpus, cpus = int(have.get("GPU", 0)), int(have.get("CPU", 1))
-    if gpus and wanted <= gpus:
-        return wanted or gpus, {"GPU": 1, "CPU": 1}, True
-    num_workers = wanted or min(2, cpus)
-    if num_workers > cpus:
+@contextmanager
+def _start_explained(group: WorkerGroup) -> Iterator[None]:
+    """One line for the user where Ray Train gave up waiting for the workers' resources."""
+    from ray.train import ControllerError
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    try:
+        yield
+    except ControllerError as error:
+        if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+            raise
         raise InputError(
-            f"workers: {num_workers} are asked for and the cluster has {cpus} CPUs; ask for at most that"
-        )
-    return num_workers, {"CPU": cpus // num_workers}, False
+            f"workers: the cluster did not give {group.num_workers} workers with {group.described} each within "
+            f"{START_ATTEMPTS} attempts of a minute; ask for fewer, or wait until others are done"
+        ) from None
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -132,6 +168,7 @@ def train_worker(config: dict[str, Any]) -> None:
         tokenizer.byte_lengths(),
         tokenizer_sha256=tokenizer.sha256,
         callbacks=[callback for callback in (recorder, _ray_reporter()) if callback is not None],
+        device=job.device or None,
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
     )
@@ -156,7 +193,7 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
     from gpt.checkpoint import export_model
     from gpt.events import Callback
     from gpt.generate import generate
-    from workflows.tracking import MetricSender
+    from workflows.metric_sender import MetricSender
 
     class Recorder(Callback):
         """Rank 0: metrics into the journal and on to MLflow, samples, the exported model, the result."""
@@ -228,8 +265,11 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
 
 def _watch(journal: Path, num_steps: int, update: Callable[[str], None], stop: threading.Event) -> None:
     """Turn the journal's newest lines into progress."""
+    last: dict[str, dict[str, Any]] = {}
+    offset = 0
     while not stop.wait(1.0):
-        last: dict[str, dict[str, Any]] = {entry["kind"]: entry for entry in read_journal(journal)}
+        for entry, end in read_journal_from(journal, offset):
+            last[entry["kind"]], offset = entry, end
         if TRAIN not in last:
             continue
         values = last[TRAIN]["values"]

@@ -25,7 +25,11 @@ def check_name(option: str, name: str) -> None:
 
 def read_config(folder: Path) -> dict[str, Any] | None:
     """A model folder's config.json, or None where there is no model."""
-    path = folder / "config.json"
+    return read_json(folder / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON file's object, or None where there is no file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
@@ -38,7 +42,9 @@ def newest_model(workspace: Workspace, kind: str) -> str:
     found = [
         (path.stat().st_mtime, path.parent.name)
         for path in (workspace.root / "models").glob("*/config.json")
-        if json.loads(path.read_text(encoding="utf-8")).get("kind") == kind
+        # A folder with a dot in front is one that is being written, or that a kill left behind.
+        if not path.parent.name.startswith(".")
+        and json.loads(path.read_text(encoding="utf-8")).get("kind") == kind
     ]
     if not found:
         maker = {"gpt": "pretrain", "classifier": "finetune"}[kind]

@@ -6,11 +6,14 @@ validation passages come from different documents, parted by the hash of their t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from data_pipeline.corpus import Corpus
+    from data_pipeline.tokenizer import Tokenizer
+    from gpt.classify import Example
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,19 @@ class PassageConfig:
     per_document: int = 8
     """Passages taken from one document, at most, spread over it."""
     per_class: int = 400
-    """Training passages a class, at most."""
+    """Passages a class, at most: so many for training, and so many for validation."""
     val_share: float = 0.25
     """Share of the documents, by hash of their text, whose passages are for validation."""
+
+    def validate(self) -> None:
+        """Raise InputError, naming the field, for values that cannot work."""
+        from data_pipeline.errors import InputError
+
+        for name in ("chars", "per_document", "per_class"):
+            if getattr(self, name) < 1:
+                raise InputError(f"passages.{name}: {getattr(self, name)} must be at least 1")
+        if not 0 < self.val_share < 1:
+            raise InputError(f"passages.val_share: {self.val_share} is outside 0 to 1")
 
 
 class Passage(NamedTuple):
@@ -70,6 +83,13 @@ def build_task(corpus: Corpus, version: dict[str, Any], config: PassageConfig) -
         [Passage(text, index) for index, label in enumerate(labels) for text in cut[label][0]],
         [Passage(text, index) for index, label in enumerate(labels) for text in cut[label][1]],
     )
+
+
+def encode_passages(passages: Sequence[Passage], tokenizer: Tokenizer) -> list[Example]:
+    """The passages as a classifier takes them."""
+    from gpt.classify import Example
+
+    return [Example(tokenizer.encode(passage.text), passage.label) for passage in passages]
 
 
 def _cut(text: str, config: PassageConfig) -> list[str]:

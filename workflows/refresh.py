@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from data_pipeline.config import RefreshConfig, SourceConfig
+from data_pipeline.errors import InputError
 from workflows import cli
 
 if TYPE_CHECKING:
     from data_pipeline.refresh import RefreshResult
+    from workflows.console import Step
     from workflows.workspace import Workspace
 
 SHORT_WAYS = {"web": "web", "books": "book", "wiki": "wiki", "files": "files"}
+# A refresh that was killed behind its commit left no report or no run: the next ones look back so far.
+LOOK_BACK = 5
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class Options(RefreshConfig):
         for option, name in SHORT_WAYS.items():
             given = getattr(self, option)
             paths = [given] if isinstance(given, str) else given
+            if not all(path.strip() for path in paths):
+                raise InputError(
+                    f"{option}: an empty path; give files, folders or globs, or leave --{option} out"
+                )
             if paths:
                 sources.append(SourceConfig(name=name, kind=option, paths=paths))
         values: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(RefreshConfig)}
@@ -61,35 +70,52 @@ def main(options: Options) -> None:
 def refresh_corpus(workspace: Workspace, config: RefreshConfig) -> RefreshResult:
     """Run the refresh under a running Ray; the version's report and MLflow run come with it."""
     from data_pipeline.refresh import refresh
-    from data_pipeline.report import write_report
-    from workflows import tracking
     from workflows.console import step
-    from workflows.plots import funnel_figure
 
     with step("refresh") as shown:
         result = refresh(workspace.corpus, config, workspace.root, shown.update)
         row = result.version
-        if not result.changed:
+        if result.changed:
+            shown.summary = (
+                f"corpus version {row['version']}: {result.new_inputs} files, {row['num_documents']:,} documents read, "
+                f"{row['num_kept']:,} kept, {row['num_removed']:,} removed"
+            )
+        else:
             shown.summary = f"nothing new: all {result.known_inputs} input files are in corpus version {row['version']} already"
-            return result
-        shown.update("writing the data report")
-        report = workspace.report(row["version"])
-        write_report(workspace.corpus, row, report)
-        shown.summary = (
-            f"corpus version {row['version']}: {result.new_inputs} files, {row['num_documents']:,} documents read, "
-            f"{row['num_kept']:,} kept, {row['num_removed']:,} removed"
-        )
         if result.damaged:
             shown.summary += f", {len(result.damaged)} damaged files"
-        with tracking.start_run(
-            workspace, "refresh", f"corpus-v{row['version']}", config.content(), began=shown.began_at
-        ) as run:
-            run.tag("gptmill.corpus_version", row["version"])
-            run.metrics(_counts(workspace, row), step=row["version"])
-            run.artifact(report)
-            title = f"What became of the documents, corpus version {row['version']}"
-            run.figure(funnel_figure(workspace.corpus.funnel(row), title), "plots/funnel.png")
+        for version in workspace.corpus.versions()[-LOOK_BACK:]:
+            is_new = result.changed and version["version"] == row["version"]
+            _record(workspace, version, shown, shown.began_at if is_new else None)
     return result
+
+
+def _record(workspace: Workspace, row: dict[str, Any], shown: Step, began: float | None) -> None:
+    """Write the report and the MLflow run of a corpus version, each where it is missing."""
+    from data_pipeline.report import write_report
+    from workflows import tracking
+    from workflows.plots import funnel_figure
+
+    report = workspace.report(row["version"])
+    if not report.exists():
+        shown.update("writing the data report")
+        write_report(workspace.corpus, row, report)
+    tags = tracking.corpus_tags(workspace, row["version"])
+    if tracking.find_run(workspace, "refresh", tags) is not None:
+        return
+    with tracking.start_run(
+        workspace,
+        "refresh",
+        f"corpus-v{row['version']}",
+        json.loads(row["config"]),
+        tags=tags,
+        run_id=tracking.find_run(workspace, "refresh", tags, finished=False),
+        began=began,
+    ) as run:
+        run.metrics(_counts(workspace, row), step=row["version"])
+        run.artifact(report)
+        title = f"What became of the documents, corpus version {row['version']}"
+        run.figure(funnel_figure(workspace.corpus.funnel(row), title), "plots/funnel.png")
 
 
 def _counts(workspace: Workspace, version: dict[str, Any]) -> dict[str, float]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from data_pipeline.errors import InputError
 from workflows import cli
 
 if TYPE_CHECKING:
@@ -29,31 +30,58 @@ class Options:
     """Folder that everything is kept in."""
     workflow: str = ""
     """Show the runs of one workflow only: refresh, tokenize, pretrain, finetune or evaluate."""
-    compare: list[str] = field(default_factory=list)
-    """Compare these runs (names or beginnings of ids): what differs in settings and scores."""
+    # Text first: beginnings of ids such as 1234e5 or 0012 must not be read as numbers.
+    compare: str | list[str] = ""
+    """Compare these runs (names, of which the newest run is taken, or beginnings of ids; a,b): what differs in settings and scores."""
     limit: int = 30
     """Runs to list, at most, the newest first."""
+
+    def validate(self) -> None:
+        """Raise InputError, naming the option, for values that cannot work."""
+        if self.limit < 1:
+            raise InputError(f"limit: {self.limit} must be at least 1")
 
 
 def main(options: Options) -> None:
     """List the runs, or compare some."""
+    options.validate()
+
     from workflows.tracking import runs_of
     from workflows.workspace import Workspace
 
-    workspace = Workspace.open(options.workspace)
+    workspace = Workspace.existing(options.workspace)
     runs = runs_of(workspace, options.workflow)
-    if options.compare:
-        compare([_find(runs, wanted) for wanted in options.compare])
+    wanted = _wanted(options.compare)
+    if wanted:
+        compare([find(runs, name) for name in wanted])
     else:
         show_runs(workspace, runs[: options.limit])
 
 
-def _find(runs: list[Any], wanted: str) -> Any:
-    from data_pipeline.errors import InputError
+def _wanted(given: str | list[str]) -> list[str]:
+    """The runs named as `a,b`, as `[a, b]` on a command line, or as a list in a file."""
+    names = given.strip("[] ").split(",") if isinstance(given, str) else given
+    return [name.strip(" '\"") for name in names if name.strip()]
 
-    found = [run for run in runs if run.info.run_id.startswith(wanted) or run.info.run_name == wanted]
+
+def find(runs: list[Any], wanted: str) -> Any:
+    """The newest run of a name, else the one whose id begins so.
+
+    Args:
+        runs: of MLflow, newest first.
+
+    Raises:
+        InputError: there is none, or ids of several begin so.
+    """
+    named = [run for run in runs if run.info.run_name == wanted]
+    if named:
+        return named[0]
+    found = [run for run in runs if run.info.run_id.startswith(wanted)]
     if not found:
         raise InputError(f"compare: no run {wanted!r}; python -m workflows.review lists them")
+    if len(found) > 1:
+        ids = ", ".join(run.info.run_id for run in found)
+        raise InputError(f"compare: {wanted!r} is the beginning of several runs ({ids}); give more of the id")
     return found[0]
 
 
@@ -62,7 +90,7 @@ def show_runs(workspace: Workspace, runs: list[Any]) -> None:
     import datetime
 
     from workflows.console import say, table
-    from workflows.tracking import tracking_uri
+    from workflows.tracking import how_to_look
 
     names = {run.info.run_id: run.info.run_name for run in runs}
     rows = []
@@ -91,7 +119,7 @@ def show_runs(workspace: Workspace, runs: list[Any]) -> None:
     table(["run", "workflow", "name", "status", "started", "took", "scores", "from"], rows)
     if not rows:
         say("no runs yet")
-    say(f"more: mlflow ui --backend-store-uri {tracking_uri(workspace)}")
+    say(f"more: {how_to_look(workspace)}")
 
 
 def compare(runs: list[Any]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_pipeline.config import ShardConfig, TokenizerConfig
+from data_pipeline.errors import InputError
 from workflows import cli
 
 if TYPE_CHECKING:
@@ -28,11 +30,17 @@ class Options:
     shards: ShardConfig = field(default_factory=ShardConfig)
     """How token shards are cut."""
 
+    def validate(self) -> None:
+        """Raise InputError, naming the option, for values that cannot work."""
+        if self.as_of < 0:
+            raise InputError(f"as_of: {self.as_of} must not be negative; 0 is the newest version")
+        self.tokenizer.validate()
+        self.shards.validate()
+
 
 def main(options: Options) -> None:
     """Tokenise one corpus version."""
-    options.tokenizer.validate()
-    options.shards.validate()
+    options.validate()
 
     from workflows.cluster import ray_session
     from workflows.workspace import Workspace
@@ -77,21 +85,39 @@ def tokenize_corpus(
             f"{tokens:,} tokens in {len(manifest.shards)} shards, manifest {manifest.manifest_hash[:12]}"
             + ("" if is_new else " (there already)")
         )
-        if is_new:
+        # Not only where the shards are new: an earlier call may have been killed before it logged them.
+        if tracking.find_tokenize_run(workspace, manifest) is None:
             settings = {"tokenizer": asdict(tokenizer_config), "shards": asdict(shard_config)}
-            parent = tracking.find_run(
-                workspace, "refresh", {"gptmill.corpus_version": str(version["version"])}
-            )
-            name = f"{manifest.name}-v{version['version']}"
-            with tracking.start_run(
-                workspace, "tokenize", name, settings, parent=parent, began=shown.began_at
-            ) as run:
-                run.tag("gptmill.corpus_version", version["version"])
-                run.tag("gptmill.manifest_hash", manifest.manifest_hash)
-                run.metrics(_counts(manifest), step=version["version"])
-                run.artifact(folder / "manifest.json")
-                run.artifact(path)
+            began = shown.began_at if is_new else None
+            _log_run(workspace, settings, manifest, [folder / "manifest.json", path], began)
     return folder, manifest
+
+
+def _log_run(
+    workspace: Workspace,
+    settings: dict[str, Any],
+    manifest: Manifest,
+    files: Sequence[Path],
+    began: float | None,
+) -> None:
+    from workflows import tracking
+
+    tags = tracking.corpus_tags(workspace, manifest.corpus_version)
+    parent = tracking.find_run(workspace, "refresh", tags)
+    tags |= {"gptmill.manifest_hash": manifest.manifest_hash}
+    with tracking.start_run(
+        workspace,
+        "tokenize",
+        f"{manifest.name}-v{manifest.corpus_version}",
+        settings,
+        tags=tags,
+        parent=parent,
+        run_id=tracking.find_run(workspace, "tokenize", tags, finished=False),
+        began=began,
+    ) as run:
+        run.metrics(_counts(manifest), step=manifest.corpus_version)
+        for file in files:
+            run.artifact(file)
 
 
 def _counts(manifest: Manifest) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""MLflow: the only place that speaks it (the wrapper of logged models beside it excepted).
+"""MLflow: the only place that speaks it (the sender of metrics and the wrapper of logged models excepted).
 
 Runs are written through MlflowClient with their id: the fluent API keeps its state per thread and process.
 One experiment a workflow kind; runs point at their parent, and carry tags to be found by.
@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import getpass
 import json
-import logging
 import math
 import os
-import queue
 import subprocess
-import threading
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from data_pipeline.errors import InputError
-from workflows.journal import TRAIN, VALIDATION, read_journal
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -36,11 +36,12 @@ if TYPE_CHECKING:
     from data_pipeline.shards import Manifest
     from workflows.workspace import Workspace
 
-logger = logging.getLogger("mlflow.gptmill")
 KINDS = ("refresh", "tokenize", "pretrain", "finetune", "evaluate")
 MAX_PARAM_CHARS = 500
 # MLflow refuses longer digests.
 DIGEST_CHARS = 32
+# What gpt/ and data_pipeline.tokenizer import, for whoever loads a logged model elsewhere.
+MODEL_PACKAGES = ("numpy", "pandas", "pyarrow", "safetensors", "tiktoken", "torch")
 
 
 def tracking_uri(workspace: Workspace) -> str:
@@ -48,18 +49,52 @@ def tracking_uri(workspace: Workspace) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.root / 'mlflow.db'}"
 
 
+def how_to_look(workspace: Workspace) -> str:
+    """What a person types or opens to see the runs; never with a password in it."""
+    uri = tracking_uri(workspace)
+    if uri.startswith(("http://", "https://")):
+        return without_password(uri)
+    # A database elsewhere may have its password in the URI, which the shell knows already.
+    given = '"$MLFLOW_TRACKING_URI"' if os.environ.get("MLFLOW_TRACKING_URI") else uri
+    return f"{Path(sys.executable).with_name('mlflow')} ui --backend-store-uri {given}"
+
+
+def without_password(uri: str) -> str:
+    """A URI without user and password."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
 @cache
-def _client(uri: str) -> MlflowClient:
-    mlflow.set_tracking_uri(uri)
+def client_for(uri: str) -> MlflowClient:
+    """The client of a store.
+
+    `mlflow.set_tracking_uri` is not called: it would write MLFLOW_TRACKING_URI into the environment, where the
+    next workspace of this process, and each process started from it, would take it for the user's.
+    """
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def _current_store(uri: str) -> Iterator[None]:
+    """Let MLflow's fluent API use a store for the time of a `with` block; the environment is put back."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None unsets it
 
 
 def client_of(workspace: Workspace) -> MlflowClient:
     """The client of the workspace's store."""
     try:
-        return _client(tracking_uri(workspace))
+        return client_for(tracking_uri(workspace))
     except MlflowException as error:
-        raise InputError(f"MLflow store {tracking_uri(workspace)} cannot be used ({error.message})") from None
+        store = without_password(tracking_uri(workspace))
+        raise InputError(
+            f"MLFLOW_TRACKING_URI: MLflow store {store} cannot be used ({error.message})"
+        ) from None
 
 
 def experiment_name(kind: str) -> str:
@@ -73,7 +108,7 @@ def _experiment_id(workspace: Workspace, kind: str) -> str:
     if experiment is not None:
         return experiment.experiment_id
     # A tracking server chooses its own place for artifacts; the store in the workspace keeps them beside it.
-    is_local = "MLFLOW_TRACKING_URI" not in os.environ
+    is_local = not os.environ.get("MLFLOW_TRACKING_URI")
     location = (workspace.root / "mlartifacts" / kind).as_uri() if is_local else None
     try:
         # The kind makes MLflow's pages open on training runs and their curves, not on GenAI traces.
@@ -117,10 +152,6 @@ class Run:
         """Log a file."""
         self.client.log_artifact(self.run_id, str(path), folder)
 
-    def text(self, text: str, name: str) -> None:
-        """Log a text as a file."""
-        self.client.log_text(self.run_id, text, name)
-
     def figure(self, figure: matplotlib.figure.Figure, name: str) -> None:
         """Log a picture."""
         self.client.log_figure(self.run_id, figure, name)
@@ -148,6 +179,7 @@ def start_run(
     name: str,
     settings: Mapping[str, Any],
     *,
+    tags: Mapping[str, object] | None = None,
     parent: str | None = None,
     run_id: str | None = None,
     began: float | None = None,
@@ -157,17 +189,19 @@ def start_run(
     Args:
         kind: one of KINDS; names the experiment.
         settings: the resolved configuration, logged as parameters and as config.json.
+        tags: what the run is found by; there from its first moment, so that a killed one is found too.
         parent: run that made what this one starts from.
         run_id: re-open this run instead of making one.
         began: Unix time at which the work began, where that was before this call.
     """
     client = client_of(workspace)
-    run = Run(client, run_id or _create(workspace, kind, name, settings, parent, began))
+    run = Run(client, run_id or _create(workspace, kind, name, settings, tags or {}, parent, began))
     client.update_run(run.run_id, status="RUNNING")
     try:
         yield run
     except BaseException as error:
-        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        # SystemExit is how Ray ends a driver that gets SIGTERM.
+        status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
         client.set_terminated(run.run_id, status)
         raise
     client.set_terminated(run.run_id, "FINISHED")
@@ -178,12 +212,14 @@ def _create(
     kind: str,
     name: str,
     settings: Mapping[str, Any],
+    given_tags: Mapping[str, object],
     parent: str | None,
     began: float | None,
 ) -> str:
     client = client_of(workspace)
-    tags = {"gptmill.workflow": kind, "mlflow.source.name": f"workflows.{kind}", "mlflow.source.type": "JOB"}
-    tags["mlflow.user"] = getpass.getuser()
+    tags = {key: str(value) for key, value in given_tags.items()}
+    tags |= {"gptmill.workflow": kind, "mlflow.source.name": f"workflows.{kind}", "mlflow.source.type": "JOB"}
+    tags["mlflow.user"] = _user()
     commit = git_commit()
     if commit:
         tags["mlflow.source.git.commit"] = commit
@@ -197,6 +233,14 @@ def _create(
         client.log_batch(run_id, params=parameters[start : start + 100])
     client.log_dict(run_id, dict(settings), "config.json")
     return run_id
+
+
+def _user() -> str:
+    """Who runs this; a container's user often has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -232,20 +276,47 @@ def git_commit() -> str:
     return commit + ("-dirty" if changes else "")
 
 
-def find_run(workspace: Workspace, kind: str, tags: Mapping[str, str]) -> str | None:
-    """Id of the newest finished run of a kind with these tags, or None."""
+def find_run(
+    workspace: Workspace, kind: str, tags: Mapping[str, object], *, finished: bool = True
+) -> str | None:
+    """Id of the newest run of a kind with these tags that finished (that did not, for False), or None."""
     client = client_of(workspace)
     experiment = client.get_experiment_by_name(experiment_name(kind))
     if experiment is None:
         return None
-    condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    conditions = [f"attributes.status {'=' if finished else '!='} 'FINISHED'"]
+    conditions += [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
     runs = client.search_runs(
         [experiment.experiment_id],
-        filter_string=f"attributes.status = 'FINISHED'{' and ' + condition if condition else ''}",
+        filter_string=" and ".join(conditions),
         order_by=["attributes.start_time DESC"],
         max_results=1,
     )
     return runs[0].info.run_id if runs else None
+
+
+def corpus_tags(workspace: Workspace, version: int) -> dict[str, str]:
+    """Tags that name one version of one corpus: a store that is shared holds many with a version 1."""
+    return {"gptmill.corpus": workspace.corpus_id, "gptmill.corpus_version": str(version)}
+
+
+def find_tokenize_run(workspace: Workspace, manifest: Manifest) -> str | None:
+    """Id of the run that made a token dataset of this workspace, or None."""
+    tags = corpus_tags(workspace, manifest.corpus_version)
+    return find_run(workspace, "tokenize", {**tags, "gptmill.manifest_hash": manifest.manifest_hash})
+
+
+def known_run(workspace: Workspace, run_id: str | None) -> str | None:
+    """The id when the store has that run; None when it has not, or has deleted it."""
+    if run_id is None:
+        return None
+    try:
+        info = client_of(workspace).get_run(run_id).info
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            return None
+        raise
+    return run_id if info.lifecycle_stage == "active" else None
 
 
 def runs_of(workspace: Workspace, kind: str = "") -> list[Any]:
@@ -280,10 +351,13 @@ def system_metrics(workspace: Workspace, run: Run) -> Iterator[None]:
 
 
 def log_model(workspace: Workspace, run: Run, model_folder: Path, metrics: Mapping[str, float]) -> None:
-    """Log an exported model as a pyfunc that continues prompts."""
+    """Log an exported model as a pyfunc that continues prompts; not again where the run has it already."""
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
+    experiment = run.client.get_run(run.run_id).info.experiment_id
+    if run.client.search_logged_models([experiment], filter_string=f"source_run_id = '{run.run_id}'"):
+        return
     signature = ModelSignature(
         inputs=Schema([ColSpec("string", "prompt")]),
         outputs=Schema([ColSpec("string", "text")]),
@@ -296,8 +370,7 @@ def log_model(workspace: Workspace, run: Run, model_folder: Path, metrics: Mappi
         ),
     )
     packages = Path(__file__).resolve().parent.parent
-    mlflow.set_tracking_uri(tracking_uri(workspace))
-    with mlflow.start_run(run_id=run.run_id):
+    with _current_store(tracking_uri(workspace)), mlflow.start_run(run_id=run.run_id):
         info = mlflow.pyfunc.log_model(
             name=model_folder.name,
             python_model=str(Path(__file__).with_name("logged_model.py")),
@@ -305,79 +378,15 @@ def log_model(workspace: Workspace, run: Run, model_folder: Path, metrics: Mappi
             code_paths=[str(packages / "gpt"), str(packages / "data_pipeline")],
             signature=signature,
             # Named, because MLflow would otherwise start the model to find out.
-            pip_requirements=["torch", "numpy", "pyarrow", "safetensors", "tiktoken"],
+            pip_requirements=model_requirements(),
         )
+    # The end of the fluent block above has finished the run.
     run.client.update_run(run.run_id, status="RUNNING")
     now = int(time.time() * 1000)
     for name, value in metrics.items():
         run.client.log_metric(run.run_id, name, value, timestamp=now, step=0, model_id=info.model_id)
 
 
-class MetricSender:
-    """Sends a journal's entries to MLflow in the background; slow or absent servers never hold up training."""
-
-    def __init__(self, uri: str, run_id: str, journal_path: Path) -> None:
-        self._client = _client(uri)
-        self._run_id = run_id
-        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        for entry in self._unsent(journal_path):
-            self._queue.put(entry)
-        self._thread = threading.Thread(target=self._run, name="mlflow-metrics", daemon=True)
-        self._thread.start()
-
-    def send(self, entry: dict[str, Any]) -> None:
-        """Queue one entry."""
-        self._queue.put(entry)
-
-    def close(self, timeout: float = 60.0) -> None:
-        """Wait until everything is sent, at most `timeout` seconds; the journal keeps the rest."""
-        self._queue.put(None)
-        self._thread.join(timeout)
-
-    def _unsent(self, journal_path: Path) -> list[dict[str, Any]]:
-        """Entries that an earlier process wrote down and could not send any more."""
-        entries = list(read_journal(journal_path))
-        if not entries:
-            return []
-        last = {}
-        for kind in (TRAIN, VALIDATION):
-            history = self._client.get_metric_history(self._run_id, f"{kind}/loss")
-            last[kind] = max((metric.step for metric in history), default=-1)
-        return [entry for entry in entries if entry["step"] > last[entry["kind"]]]
-
-    def _run(self) -> None:
-        closing = False
-        pause = 0.5
-        batch: list[dict[str, Any]] = []
-        while not closing or batch:
-            closing = self._take(batch, 0.0 if closing else pause) or closing
-            try:
-                self._log(batch)
-                batch, pause = [], 0.5
-            except Exception as error:  # tracking must never end a training
-                logger.warning("metrics wait for MLflow: %s", error)
-                if closing:
-                    return
-                pause = min(30.0, pause * 2)
-
-    def _take(self, batch: list[dict[str, Any]], wait: float) -> bool:
-        """Move what is queued into the batch; True when the end was among it."""
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                entry = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                return False
-            if entry is None:
-                return True
-            batch.append(entry)
-
-    def _log(self, batch: list[dict[str, Any]]) -> None:
-        metrics = [
-            Metric(f"{entry['kind']}/{name}", value, int(entry["time"] * 1000), entry["step"])
-            for entry in batch
-            for name, value in entry["values"].items()
-            if math.isfinite(value)
-        ]
-        for start in range(0, len(metrics), 500):
-            self._client.log_batch(self._run_id, metrics=metrics[start : start + 500])
+def model_requirements() -> list[str]:
+    """The packages that a logged model needs, pinned to those that run now (without a build's local label)."""
+    return [f"{name}=={version(name).partition('+')[0]}" for name in MODEL_PACKAGES]

@@ -1,79 +1,218 @@
-"""Read the files that people have: JSON lines, Parquet, Arrow IPC and plain text."""
+"""Read the files that people have: JSON lines, JSON arrays, CSV, Parquet, Arrow and plain text, packed or not."""
 
 from __future__ import annotations
 
+import bz2
+import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator
+import lzma
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipeline.books.encoding import decode
 from data_pipeline.config import SourceConfig
-from data_pipeline.sources import WHOLE, Record, Span
-from data_pipeline.sources.gutenberg import decode
+from data_pipeline.sources import WHOLE, Record, Span, spans_between
+
+# A JSON array has to be read as a whole; beyond this it should be JSON lines.
+MAX_ARRAY_BYTES = 1 << 30
+# One row of JSON or CSV; what is longer is no text that people write.
+MAX_LINE_BYTES = 256 << 20
+ARROW_FILE_MAGIC = b"ARROW1"
 
 
 def read(path: Path, source: SourceConfig, span: Span = WHOLE) -> Iterator[Record]:
-    """Records of one span of a file, by its ending."""
+    """Records of one span of a file, by its ending.
+
+    A row without a uri of its own gets the file's name and its place: the number of the row in Parquet, Arrow and
+    CSV, the byte where its line begins (unpacked) in JSON lines.
+    """
+    name = path.name.lower()
+    with path.open("rb") as file:
+        if name.endswith(".parquet"):
+            yield from _parquet(file, path.name, source, span)
+        elif name.endswith((".arrow", ".feather")):
+            yield from _rows(path.name, source, _arrow_batches(file))
+        elif any(ending in name for ending in (".jsonl", ".ndjson", ".json")):
+            yield from _json(_unpacked(file, name), path.name, source, span)
+        elif any(ending in name for ending in (".csv", ".tsv")):
+            yield from _csv(_unpacked(file, name), path.name, source)
+        else:
+            text = decode(_unpacked(file, name).read())
+            yield Record(path.name, reason="not_text") if text is None else Record(path.name, text)
+
+
+def split(path: Path, span_bytes: int) -> list[Span]:
+    """Spans of JSON lines, which may be entered at any line, and of Parquet, at any row group."""
     name = path.name.lower()
     if name.endswith(".parquet"):
-        yield from _rows(path, source, pq.ParquetFile(path).iter_batches(batch_size=256))
-    elif name.endswith(".arrow"):
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
-        yield from _rows(path, source, batches)
-    elif any(ending in name for ending in (".json", ".ndjson")):
-        yield from _json_lines(path, source)
-    else:
-        yield from _text(path)
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    if path.suffix == ".zst":
-        # Arrow's own streams know no lines.
-        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
-    return path.open("rb")
-
-
-def _text(path: Path) -> Iterator[Record]:
-    with _open(path) as file:
-        text = decode(file.read())
-    yield Record(path.name, text, "text") if text is not None else Record(path.name, reason="not_text")
-
-
-def _json_lines(path: Path, source: SourceConfig) -> Iterator[Record]:
-    with _open(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
+        with path.open("rb") as file:
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                yield Record(f"{path.name}#{number}", reason="bad_json")
-                continue
-            yield _record(row if isinstance(row, dict) else {}, f"{path.name}#{number}", source)
+                groups = _group_offsets(pq.ParquetFile(file).metadata)
+            except pa.ArrowException:
+                return [WHOLE]
+        cuts: list[int] = []
+        for offset in groups[1:]:
+            if offset >= (cuts[-1] if cuts else 0) + span_bytes:
+                cuts.append(offset)
+        return spans_between(cuts)
+    if name.endswith((".jsonl", ".ndjson")):
+        return spans_between(range(span_bytes, path.stat().st_size, span_bytes))
+    return [WHOLE]
 
 
-def _rows(path: Path, source: SourceConfig, batches: Iterator[pa.RecordBatch]) -> Iterator[Record]:
+def _unpacked(file: BinaryIO, name: str) -> IO[bytes]:
+    if name.endswith(".gz"):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=file))
+    if name.endswith(".bz2"):
+        return cast(IO[bytes], bz2.BZ2File(file))
+    if name.endswith(".xz"):
+        return cast(IO[bytes], lzma.LZMAFile(file))
+    if name.endswith(".zst"):
+        # Arrow's own streams know no lines.
+        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file), "zstd"))
+    return file
+
+
+def _json(file: IO[bytes], name: str, source: SourceConfig, span: Span) -> Iterator[Record]:
+    if span == WHOLE:
+        buffered = cast(
+            io.BufferedReader, file if hasattr(file, "peek") else io.BufferedReader(cast(Any, file))
+        )
+        if buffered.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+            yield from _json_array(buffered.read(MAX_ARRAY_BYTES + 1), name, source)
+            return
+        file = buffered
+    yield from _json_lines(file, name, source, span)
+
+
+def _json_lines(file: IO[bytes], name: str, source: SourceConfig, span: Span) -> Iterator[Record]:
+    position = span.start
+    if position:
+        # The line that a cut falls into belongs to the span before; the byte before tells whether one begins here.
+        file.seek(position - 1)
+        position += len(file.readline(MAX_LINE_BYTES)) - 1
+    while (span.stop is None or position < span.stop) and (line := file.readline(MAX_LINE_BYTES)):
+        place = f"{name}@{position}"
+        position += len(line)
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            yield Record(place, reason="bad_json")
+            continue
+        yield _record(row if isinstance(row, dict) else {}, place, source)
+
+
+def _json_array(content: bytes, name: str, source: SourceConfig) -> Iterator[Record]:
+    if len(content) > MAX_ARRAY_BYTES:
+        yield Record(name, reason="too_large")
+        return
+    try:
+        rows = json.loads(content)
+    except (ValueError, RecursionError):
+        yield Record(name, reason="bad_json")
+        return
+    for number, row in enumerate(rows, start=1):
+        yield _record(row if isinstance(row, dict) else {}, f"{name}#{number}", source)
+
+
+def _csv(file: IO[bytes], name: str, source: SourceConfig) -> Iterator[Record]:
+    csv.field_size_limit(MAX_LINE_BYTES)
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
+    rows = csv.DictReader(lines, delimiter="\t" if ".tsv" in name.lower() else ",")
     number = 0
-    wanted = {source.text_column, source.uri_column, source.title_column} - {""}
+    while True:
+        number += 1
+        try:
+            row = next(rows, None)
+        except csv.Error:
+            yield Record(f"{name}#{number}", reason="bad_csv")
+            continue
+        if row is None:
+            return
+        yield _record(row, f"{name}#{number}", source)
+
+
+def _parquet(file: BinaryIO, name: str, source: SourceConfig, span: Span) -> Iterator[Record]:
+    parquet = pq.ParquetFile(file)
+    number = 0
+    for group, offset in enumerate(_group_offsets(parquet.metadata)):
+        is_in_span = (group == 0 or offset >= span.start) and (span.stop is None or offset < span.stop)
+        if is_in_span and not (group == 0 and span.start):
+            batches = parquet.iter_batches(
+                batch_size=256, row_groups=[group], columns=_columns(parquet.schema_arrow.names, source)
+            )
+            yield from _rows(name, source, batches, number)
+        number += parquet.metadata.row_group(group).num_rows
+
+
+def _group_offsets(metadata: Any) -> list[int]:
+    """Where each row group's first column begins."""
+    return [metadata.row_group(group).column(0).data_page_offset for group in range(metadata.num_row_groups)]
+
+
+def _arrow_batches(file: BinaryIO) -> Iterator[pa.RecordBatch]:
+    """Batches of an Arrow file, or of the stream format that Hugging Face's datasets keep on disk."""
+    magic = file.read(len(ARROW_FILE_MAGIC))
+    file.seek(0)
+    if magic == ARROW_FILE_MAGIC:
+        reader = pa.ipc.open_file(file)
+        yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+    else:
+        yield from pa.ipc.open_stream(file)
+
+
+def _columns(names: list[str], source: SourceConfig) -> list[str]:
+    wanted = {
+        source.text_column,
+        source.uri_column,
+        source.title_column,
+        source.date_column,
+        *source.metadata_columns,
+    }
+    first = {column.partition(".")[0] for column in wanted}
+    return [name for name in names if name in wanted or name in first]
+
+
+def _rows(
+    name: str, source: SourceConfig, batches: Iterator[pa.RecordBatch], number: int = 0
+) -> Iterator[Record]:
     for batch in batches:
-        columns = [name for name in batch.schema.names if name in wanted]
-        for row in batch.select(columns).to_pylist():
+        for row in batch.select(_columns(batch.schema.names, source)).to_pylist():
             number += 1
-            yield _record(row, f"{path.name}#{number}", source)
+            yield _record(row, f"{name}#{number}", source)
 
 
-def _record(row: dict[str, Any], place: str, source: SourceConfig) -> Record:
-    text = row.get(source.text_column)
+def _record(row: Mapping[str, Any], place: str, source: SourceConfig) -> Record:
+    text = _value(row, source.text_column)
     if not isinstance(text, str):
         return Record(place, reason="no_text_field")
-    uri = row.get(source.uri_column) if source.uri_column else None
-    title = row.get(source.title_column) if source.title_column else None
-    return Record(str(uri or place), text, "text", title=str(title or ""))
+    uri, title, date = (
+        _value(row, column) if column else None
+        for column in (source.uri_column, source.title_column, source.date_column)
+    )
+    found = {column: _value(row, column) for column in source.metadata_columns}
+    return Record(
+        str(uri or place),
+        text,
+        title=str(title or ""),
+        date=str(date or ""),
+        metadata={column: str(value) for column, value in found.items() if value is not None},
+    )
+
+
+def _value(row: Mapping[str, Any], column: str) -> Any:
+    """A column's value; `meta.url` looks into the object `meta`."""
+    if column in row:
+        return row[column]
+    value: Any = row
+    for part in column.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

@@ -7,23 +7,26 @@ request and metadata records are no captures and give none.
 from __future__ import annotations
 
 import io
+import re
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import brotli
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 from warcio.bufferedreaders import BufferedReader, ChunkedDataReader
 
-from data_pipeline.sources import WHOLE, Record, Span
+from data_pipeline.sources import WHOLE, Record, Span, spans_between
 
 MAX_PAGE_BYTES = 8 << 20
 # A body as it was sent; with its encodings taken off, none that is cut here fits in a page.
 MAX_RAW_BYTES = 4 * MAX_PAGE_BYTES
 GZIP_MAGIC = b"\x1f\x8b"
 HTML_TYPES = ("text/html", "application/xhtml+xml")
+WACZ_MEMBER = re.compile(r"archive/[^/]+\.warc(?:\.gz)?")
 CAPTURES = (
     WarcRecordType.response | WarcRecordType.revisit | WarcRecordType.resource | WarcRecordType.conversion
 )
@@ -33,21 +36,61 @@ def read(path: Path, span: Span = WHOLE) -> Iterator[Record]:
     """Records of one span of an archive, or of a page file."""
     name = path.name.lower()
     if name.endswith((".html", ".htm", ".xhtml")):
-        yield page_record(path.name, path.read_bytes()[: MAX_PAGE_BYTES + 1], "text/html", "")
+        with path.open("rb") as file:
+            yield page_record(path.name, file.read(MAX_PAGE_BYTES + 1), "text/html", "")
+    elif name.endswith(".wacz"):
+        yield from _read_wacz(path)
     elif ".arc" in name and ".warc" not in name:
         yield from _read_arc(path)
     else:
-        yield from _read_warc(path)
+        with path.open("rb") as file:
+            yield from _read_warc(file, span)
 
 
-def _read_warc(path: Path) -> Iterator[Record]:
+def split(path: Path, span_bytes: int) -> list[Span]:
+    """Spans of a WARC file that can be entered midway: plain, or gzip by record.
+
+    The archive is read through once for the places of its records, which costs a few percent of extraction; looking
+    for the marks of a record instead would find those of archives within the archive.
+    """
     with path.open("rb") as file:
-        position = 0
-        # Bodies are decoded here: crawlers store pages whose headers still claim an encoding that is gone.
-        for record in ArchiveIterator(file, record_types=CAPTURES, parse_http=True, auto_decode="none"):
-            position = record.stream_pos
-            yield _warc_record(record)
-        _check_end(file, position)
+        magic = file.read(5)
+        if magic != b"WARC/" and not magic.startswith(GZIP_MAGIC):
+            return [WHOLE]
+        file.seek(0)
+        cuts: list[int] = []
+        try:
+            for record in ArchiveIterator(file, record_types=CAPTURES, parse_http=False):
+                if record.stream_pos >= (cuts[-1] if cuts else 0) + span_bytes:
+                    cuts.append(record.stream_pos)
+        except Exception:  # a damaged archive is read in one go, up to the damage
+            return [WHOLE]
+        # A whole archive in one gzip member has no places to enter.
+        begins = (b"WARC/",) if magic == b"WARC/" else (GZIP_MAGIC,)
+        if not all(_at(file, cut, 5).startswith(begins) for cut in cuts):
+            return [WHOLE]
+    return spans_between(cuts)
+
+
+def _read_warc(file: BinaryIO, span: Span = WHOLE) -> Iterator[Record]:
+    file.seek(span.start)
+    position = span.start
+    # Bodies are decoded here: crawlers store pages whose headers still claim an encoding that is gone.
+    for record in ArchiveIterator(file, record_types=CAPTURES, parse_http=True, auto_decode="none"):
+        position = record.stream_pos
+        if span.stop is not None and position >= span.stop:
+            return
+        yield _warc_record(record)
+    _check_end(file, position)
+
+
+def _read_wacz(path: Path) -> Iterator[Record]:
+    """Records of the WARC files in a web archive collection (WACZ, a zip of them)."""
+    with path.open("rb") as packed, zipfile.ZipFile(packed) as archive:
+        members = sorted(name for name in archive.namelist() if WACZ_MEMBER.fullmatch(name))
+        for name in members:
+            with archive.open(name) as member:
+                yield from _read_warc(cast(BinaryIO, member))
 
 
 def _check_end(file: BinaryIO, position: int) -> None:

@@ -13,11 +13,11 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import gutenberg_text
+from data_pipeline.books import gutenberg
 from data_pipeline.config import SPECIAL_TOKENS, TokenizerConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.errors import InputError
-from data_pipeline.sources import gutenberg
+from data_pipeline.sources import books
 from data_pipeline.tokenizer import PATTERN, Tokenizer, is_validation, train_tokenizer
 from tests.data_pipeline.made_inputs import make_corpus, prose
 
@@ -125,8 +125,8 @@ def test_real_books_give_the_same_ids_in_both_libraries(
 ) -> None:
     for name in ("pg-en", "pg-fr", "pg-zh"):
         path = sorted((shared_data / "books" / name).glob("*.txt"))[0]
-        (record,) = gutenberg.read(path)
-        text = gutenberg_text.parse(record.content).text[:300_000]
+        (record,) = books.read(path)
+        text = gutenberg.parse(record.content).text[:300_000]
         ids = tokenizer.encode(text)
         assert ids == reference.encode(text, add_special_tokens=False).ids
         assert tokenizer.decode(ids) == text

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +20,7 @@ import pytest
 
 from data_pipeline.config import SourceConfig
 from data_pipeline.errors import InputError
+from data_pipeline.shards import file_sha256
 from data_pipeline.sources import list_files, read_records
 from data_pipeline.staging import guarded
 
@@ -56,13 +64,15 @@ def test_rows_become_documents_with_uri_and_title(tmp_path: Path, name: str) -> 
     ]
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.arrow"])
-def test_without_a_uri_column_the_row_number_identifies_a_document(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "places"), [("a.jsonl", ["@0", "@44"]), ("a.parquet", ["#1", "#2"]), ("a.arrow", ["#1", "#2"])]
+)
+def test_without_a_uri_column_the_place_identifies_a_document(
+    tmp_path: Path, name: str, places: list[str]
+) -> None:
     source = SourceConfig(name="mine", paths=["x"], text_column="body")
-    assert [record.uri for record in read_records(source, _write(tmp_path / name))] == [
-        f"{name}#1",
-        f"{name}#2",
-    ]
+    records = read_records(source, _write(tmp_path / name))
+    assert [record.uri for record in records] == [name + place for place in places]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.arrow"])
@@ -79,10 +89,93 @@ def test_a_bad_line_gives_a_reason_and_the_lines_after_it_are_read(tmp_path: Pat
     ]  # fmt: skip
     path.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
     records = list(read_records(SourceConfig(name="m", paths=["x"]), path))
-    assert [(record.uri.partition("#")[2], record.reason or record.content) for record in records] == [
-        ("1", "good"), ("2", "bad_json"), ("4", "bad_json"), ("5", "no_text_field"), ("6", "no_text_field"),
-        ("7", "bad_json"), ("8", "last"),
+    content = path.read_bytes()
+    assert [record.reason or record.content for record in records] == [
+        "good", "bad_json", "bad_json", "no_text_field", "no_text_field", "bad_json", "last",
     ]  # fmt: skip
+    places = [int(record.uri.partition("@")[2]) for record in records]
+    ends = [content.index(b"\n", place) if b"\n" in content[place:] else len(content) for place in places]
+    found = [
+        content[place:end].decode("utf-8", "surrogateescape") for place, end in zip(places, ends, strict=True)
+    ]
+    assert found == [line for line in lines if line]
+
+
+def test_a_json_array_gives_its_rows(tmp_path: Path) -> None:
+    rows = [{"text": "one"}, {"text": 2}, "three", {"text": "four"}]
+    (tmp_path / "a.json").write_text(" \n" + json.dumps(rows, indent=1))
+    with lzma.open(tmp_path / "b.json.xz", "wt") as file:
+        json.dump(rows, file)
+    (tmp_path / "cut.json").write_text(json.dumps(rows)[:-5])
+    source = SourceConfig(name="m", paths=["x"])
+    for name in ("a.json", "b.json.xz"):
+        records = list(read_records(source, tmp_path / name))
+        assert [(record.uri, record.content, record.reason) for record in records] == [
+            (f"{name}#1", "one", ""),
+            (f"{name}#2", "", "no_text_field"),
+            (f"{name}#3", "", "no_text_field"),
+            (f"{name}#4", "four", ""),
+        ]
+    assert [record.reason for record in read_records(source, tmp_path / "cut.json")] == ["bad_json"]
+
+
+def test_csv_rows_keep_line_breaks_within_quotes(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('\ufeffid,text\nu1,"two\nlines"\nu2,"a ""word"""\n', encoding="utf-8")
+    with bz2.open(tmp_path / "b.tsv.bz2", "wt") as file:
+        file.write("id\ttext\nu3\ttabbed, with comma\n")
+    source = SourceConfig(name="m", paths=["x"], uri_column="id")
+    (first, second), (third,) = (
+        list(read_records(source, tmp_path / name)) for name in ("a.csv", "b.tsv.bz2")
+    )
+    assert (first.uri, first.content) == ("u1", "two\nlines")
+    assert (second.uri, second.content) == ("u2", 'a "word"')
+    assert (third.uri, third.content) == ("u3", "tabbed, with comma")
+
+
+def test_an_arrow_stream_as_hugging_face_keeps_it_is_read(tmp_path: Path) -> None:
+    table = pa.table(
+        {"text": ["one", "two"], "meta": [{"url": "u1"}, {"url": "u2"}], "when": ["2020", "2021"]}
+    )
+    path = tmp_path / "data-00000-of-00001.arrow"
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "state.json").write_text("{}")
+    (tmp_path / "dataset_info.json").write_text("{}")
+    source = SourceConfig(
+        name="m", paths=[str(tmp_path)], uri_column="meta.url", date_column="when", metadata_columns=["when"]
+    )
+    assert list_files(source) == [path]
+    assert [
+        (record.uri, record.content, record.date, dict(record.metadata))
+        for record in read_records(source, path)
+    ] == [
+        ("u1", "one", "2020", {"when": "2020"}),
+        ("u2", "two", "2021", {"when": "2021"}),
+    ]
+
+
+@pytest.fixture
+def http_folder(tmp_path: Path) -> Iterator[str]:
+    """The URL at which a server shows the test's folder, ranges included."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_file_behind_a_uri_is_read_like_a_local_one(tmp_path: Path, http_folder: str) -> None:
+    for name in ("a.jsonl", "a.jsonl.gz", "a.parquet", "a.arrow"):
+        local = _write(tmp_path / name)
+        (remote,) = list_files(replace(SOURCE, paths=[f"{http_folder}/{name}"]))
+        assert list(read_records(SOURCE, remote)) == list(read_records(SOURCE, local))
+        assert file_sha256(remote) == file_sha256(local)
+
+
+def test_a_uri_that_gives_nothing_is_one_clear_line(http_folder: str) -> None:
+    for place in (f"{http_folder}/absent.jsonl", "nosuchscheme://x/a.jsonl"):
+        with pytest.raises(InputError, match=r"source mine: .*(does not exist|cannot be listed)"):
+            list_files(replace(SOURCE, paths=[place]))
 
 
 def test_a_text_file_is_one_document(tmp_path: Path) -> None:
@@ -145,7 +238,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_is_searched_to_the_bottom_for_its_kind(folder: Path) -> None:
     assert sorted(_listed("web", folder)) == ["a.warc", "b.warc.gz", "c.arc.gz", "d.html"]
-    assert _listed("books", folder) == ["e.txt"]
+    assert _listed("books", folder) == ["d.html", "e.txt"]
     assert _listed("wiki", folder) == ["g.xml.bz2"]
     assert sorted(_listed("files", folder)) == ["e.txt", "f.jsonl"]
 
@@ -167,8 +260,8 @@ def test_globs_and_single_files_are_listed_once_and_sorted(folder: Path) -> None
     [
         ("web", "nowhere", ["nowhere", "does not exist", "give a file, a folder or a glob"]),
         ("web", "*.nothing", ["*.nothing", "matches no file"]),
-        ("web", "**.warc", ["**.warc", "no glob"]),
-        ("wiki", "deep", ["no file for kind wiki", "deep", "*.xml.bz2"]),
+        ("web", "**.warc", ["**.warc", "cannot be listed"]),
+        ("wiki", "deep", ["no file for kind wiki", "deep", "*.xml"]),
     ],
 )
 def test_what_cannot_be_listed_is_one_line_that_names_field_and_mend(

@@ -7,12 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from data_pipeline import gutenberg_text
+from data_pipeline.books import gutenberg
 from data_pipeline.errors import InputError
 from data_pipeline.filter_presets import PRESETS, FilterOptions, preset_of
 from data_pipeline.filters import RULES, filter_documents, judge
 from data_pipeline.schema import Verdict
-from data_pipeline.sources import gutenberg
+from data_pipeline.sources import books
 from tests.data_pipeline.made_inputs import prose
 
 ANY = FilterOptions(min_words=1)
@@ -122,5 +122,5 @@ def test_real_books_pass(shared_data: Path) -> None:
         *sorted((shared_data / "books" / "pg-en").glob("*.txt"))[:8],
         *(shared_data / "books" / "pg-zh").iterdir(),
     ]:
-        (record,) = gutenberg.read(path)
-        assert judge(gutenberg_text.parse(record.content).text, PRESETS["books"]) is None, path.name
+        (record,) = books.read(path)
+        assert judge(gutenberg.parse(record.content).text, PRESETS["books"]) is None, path.name

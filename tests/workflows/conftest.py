@@ -26,10 +26,9 @@ SMALL = [
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The environment of a new command: nothing of a Ray that a test of this process may have set up."""
-    kept = {
-        key: value for key, value in os.environ.items() if not key.startswith(("RAY_AUTH", "RAY_ADDRESS"))
-    }
+    """The environment of a new command: nothing of a Ray or a store that this process may have set up."""
+    dropped = ("RAY_AUTH", "RAY_ADDRESS", "MLFLOW_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     return {**kept, "PYTHONUNBUFFERED": "1", **extra}
 
 
@@ -43,6 +42,12 @@ def run_workflow(name: str, *arguments: str, timeout: float = 500) -> subprocess
         text=True,
         timeout=timeout,
     )
+
+
+@pytest.fixture(autouse=True)
+def no_store_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test begins without a tracking store of its user's."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture(scope="session")

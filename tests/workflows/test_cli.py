@@ -5,13 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from data_pipeline.config import CleanConfig, CrawlConfig
 from data_pipeline.errors import InputError
 from gpt.config import ConfigError
-from workflows import cli, demo, pretrain, refresh, tokenize
+from workflows import cli, demo, evaluate, finetune, pretrain, refresh, review, tokenize
+from workflows.models import newest_model
+from workflows.passages import PassageConfig
+from workflows.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ("crawl", "refresh", "tokenize", "pretrain", "finetune", "evaluate", "review", "demo")
@@ -34,6 +39,22 @@ def test_a_file_is_read_and_the_command_line_wins_over_it(tmp_path: Path) -> Non
     options = parse_pretrain("--config", str(config), "--train.num_steps", "9")
     assert (options.preset, options.model.width) == ("tiny", 32)
     assert (options.train.num_steps, options.train.batch_size) == (9, 4)
+
+
+def test_the_preset_named_last_is_the_one_whose_defaults_are_taken(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("preset: tiny\n")
+    options = parse_pretrain("--preset", "gpt2", "--config", str(config))
+    assert (options.preset, options.model.width) == ("tiny", 32)
+
+
+@pytest.mark.parametrize("content", [b"name: \xff\xfe\n", b"preset: \xe4\n"])
+def test_a_file_that_is_not_utf8_gives_one_line(tmp_path: Path, content: bytes) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_bytes(content)
+    with pytest.raises(InputError, match="UTF-8") as raised:
+        parse_pretrain("--config", str(config))
+    assert "\n" not in str(raised.value)
 
 
 def test_a_printed_configuration_reads_back_as_itself(tmp_path: Path) -> None:
@@ -60,6 +81,7 @@ def test_a_printed_configuration_reads_back_as_itself(tmp_path: Path) -> None:
         (["--train.num_steps", "many"], ["train.num_steps", "int", "many"]),
         (["--train.precision", "fp7"], ["train.precision", "bf16", "fp7"]),
         (["--nonsense", "3"], ["nonsense", "no such option"]),
+        (["--pres", "tiny"], ["pres", "no such option", "did you mean preset"]),
         (["--config", "/does/not/exist.yaml"], ["/does/not/exist.yaml"]),
     ],
 )
@@ -102,6 +124,10 @@ def test_an_unknown_key_of_a_source_is_named() -> None:
         ("finetune", [], ["workflows.pretrain"]),
         ("pretrain", ["--name", "../elsewhere"], ["name", "../elsewhere"]),
         ("evaluate", ["--model", "a/b"], ["model", "a/b"]),
+        ("review", ["--workspace", "/does/not/exist"], ["workspace", "/does/not/exist"]),
+        ("evaluate", ["--workspace", "/does/not/exist"], ["workspace", "/does/not/exist"]),
+        ("tokenize", ["--workspace", "/dev/null/x"], ["workspace", "/dev/null/x"]),
+        ("demo", ["--finetune.epochs", "0"], ["epochs", "0"]),
     ],
 )
 def test_what_cannot_work_ends_with_exit_code_2_and_one_line(
@@ -122,6 +148,34 @@ def test_what_cannot_work_ends_with_exit_code_2_and_one_line(
     assert all(word in lines[0] for word in words), lines[0]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (pretrain.Options(workers=-1), "workers: -1"),
+        (pretrain.Options(max_restarts=-1), "max_restarts: -1"),
+        (finetune.Options(passages=PassageConfig(chars=0)), r"passages\.chars: 0"),
+        (finetune.Options(passages=PassageConfig(val_share=1.0)), r"passages\.val_share: 1\.0"),
+        (finetune.Options(finetune=finetune.FinetuneConfig(lr=0)), "lr is 0"),
+        (evaluate.Options(max_tokens=0), "max_tokens: 0"),
+        (review.Options(limit=0), "limit: 0"),
+        (tokenize.Options(as_of=-1), "as_of: -1"),
+        (demo.Options(workers=-1), "workers: -1"),
+        (demo.Options(passages=PassageConfig(per_class=0)), r"passages\.per_class: 0"),
+        (demo.Options(clean=CleanConfig(normalization="NFX")), "NFX"),
+        (demo.Options(crawl=CrawlConfig()), r"crawl\.seeds"),
+    ],
+)
+def test_a_value_that_cannot_work_is_named_before_any_work(options: Any, words: str) -> None:
+    with pytest.raises((InputError, ConfigError), match=words):
+        options.validate()
+
+
+@pytest.mark.parametrize("web", ["", " ", ["crawl/", ""]])
+def test_an_empty_path_is_not_the_whole_folder(web: str | list[str]) -> None:
+    with pytest.raises(InputError, match="web: an empty path"):
+        refresh.Options(web=web).pipeline()
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS)
 def test_help_explains_the_options_and_imports_nothing_heavy(workflow: str) -> None:
     command = [sys.executable, "-X", "importtime", "-m", f"workflows.{workflow}", "--help"]
@@ -134,7 +188,9 @@ def test_help_explains_the_options_and_imports_nothing_heavy(workflow: str) -> N
     assert "Folder that everything is kept in." in done.stdout
 
 
-@pytest.mark.parametrize("options_class", [refresh.Options, tokenize.Options, pretrain.Options, demo.Options])
+@pytest.mark.parametrize(
+    "options_class", [refresh.Options, tokenize.Options, pretrain.Options, review.Options, demo.Options]
+)
 def test_every_option_has_its_help(options_class: type) -> None:
     parser = cli.build_parser(options_class, "x", "")
     silent = [
@@ -156,6 +212,25 @@ def test_a_users_mistake_is_found_inside_the_errors_that_ray_wraps_around_it() -
     outer.worker_failures = {0: inner}
     assert cli.user_message(outer) == "the shard is damaged"
     assert cli.user_message(RuntimeError("a bug")) is None
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(15), SystemExit(0)])
+def test_ctrl_c_or_sigterm_ends_with_exit_code_1(
+    stop: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(options: object) -> None:
+        raise stop
+
+    assert cli.run(tokenize.Options, main, "tokenize", "", []) == 1
+    assert "goes on" in capsys.readouterr().err
+
+
+def test_a_half_written_model_is_not_the_newest(tmp_path: Path) -> None:
+    for name in ("whole", ".tmp-half-1"):
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"kind": "gpt"}')
+    assert newest_model(Workspace.open(str(tmp_path)), "gpt") == "whole"
 
 
 def test_a_bug_keeps_its_traceback() -> None:

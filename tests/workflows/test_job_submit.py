@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from tests.workflows.conftest import ROOT, SMALL, environment, manifest_hash
 
@@ -43,6 +44,8 @@ def cluster() -> Iterator[dict[str, str]]:
         RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{dashboard}",
     )
     env.pop("RAY_TMPDIR", None)
+    # As the documentation has it: the environment is active where Ray starts, and a job's `python` is its.
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     command = [
         *(RAY, "start", "--head", "--block", f"--port={free_port()}", "--dashboard-host=127.0.0.1"),
         *(f"--dashboard-port={dashboard}", f"--temp-dir={folder / 'ray'}", "--num-cpus=2"),
@@ -74,7 +77,7 @@ def test_the_demo_as_a_submitted_job_makes_the_same_tokens_as_by_hand(
     workspace = tmp_path / "ws"
     command = [
         *(RAY, "job", "submit", "--working-dir", ".", "--"),
-        *(sys.executable, "-m", "workflows.demo", "--workspace", str(workspace)),
+        *("python", "-m", "workflows.demo", "--workspace", str(workspace)),
         *SMALL,
     ]
     done = subprocess.run(command, cwd=ROOT, env=cluster, capture_output=True, text=True, timeout=500)
@@ -89,7 +92,7 @@ def test_a_users_mistake_fails_the_job_with_its_one_line(cluster: dict[str, str]
     command = [
         *(RAY, "job", "submit", "--working-dir", ".", "--"),
         *(
-            sys.executable,
+            "python",
             "-m",
             "workflows.pretrain",
             "--workspace",
@@ -102,3 +105,20 @@ def test_a_users_mistake_fails_the_job_with_its_one_line(cluster: dict[str, str]
     assert done.returncode != 0
     assert "error: num_heads 3 does not divide width" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_the_cluster_files_ray_starts_with_the_environment_first_on_its_path(tmp_path: Path) -> None:
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, script in (("ray", 'echo "$1: $(command -v python) $RAY_AUTH_MODE"'), ("python", "")):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    content = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    [checkout] = content["file_mounts"]
+    for node in ("head", "worker"):
+        commands = [line.replace(checkout, str(tmp_path)) for line in content[f"{node}_start_ray_commands"]]
+        said = [
+            subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout
+            for line in commands
+        ]
+        assert said[-1] == f"start: {programs / 'python'} token\n"

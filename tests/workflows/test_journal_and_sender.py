@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
-from workflows.journal import TRAIN, VALIDATION, Journal, curve, read_journal
-from workflows.tracking import MetricSender, client_of, start_run, tracking_uri
+from workflows.journal import TRAIN, VALIDATION, Journal, curve, read_journal, read_journal_from
+from workflows.metric_sender import MetricSender
+from workflows.tracking import client_of, start_run, tracking_uri
 from workflows.workspace import Workspace
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def workspace(tmp_path: Path) -> Workspace:
     return Workspace.open(str(tmp_path / "ws"))
 
 
@@ -63,8 +66,8 @@ def test_what_a_killed_process_could_not_send_is_sent_by_the_next(
         journal.add(TRAIN, 3, {"loss": 3.0, "learning_rate": 0.1})
         journal.add(VALIDATION, 3, {"loss": 9.0})
         journal.close()
-        MetricSender(uri, run.run_id, path).close()
-        MetricSender(uri, run.run_id, path).close()
+        assert MetricSender(uri, run.run_id, path).close()
+        assert MetricSender(uri, run.run_id, path).close()
     history = client_of(workspace).get_metric_history(run.run_id, "train/loss")
     assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 2.0), (3, 3.0)]
     assert [metric.step for metric in client_of(workspace).get_metric_history(run.run_id, "val/loss")] == [3]
@@ -83,6 +86,67 @@ def test_values_that_are_no_numbers_do_not_stop_the_others(workspace: Workspace,
     metrics = client_of(workspace).get_run(run.run_id).data.metrics
     assert metrics["train/loss"] == 1.0
     assert "train/grad_norm" not in metrics
+
+
+def test_a_reader_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert list(read_journal_from(path, 0)) == []
+    journal = Journal(path)
+    journal.add(TRAIN, 1, {"loss": 1.0})
+    [(entry, offset)] = read_journal_from(path, 0)
+    assert (entry["step"], offset) == (1, path.stat().st_size)
+    journal.add(TRAIN, 2, {"loss": 0.5})
+    assert [entry["step"] for entry, _ in read_journal_from(path, offset)] == [2]
+    journal.close()
+
+
+def test_a_server_that_never_answers_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    path = tmp_path / "metrics.jsonl"
+    journal = Journal(path)
+    journal.add(TRAIN, 1, {"loss": 1.0})
+    journal.close()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        began = time.monotonic()
+        sender = MetricSender(f"http://127.0.0.1:{server.getsockname()[1]}", "0" * 32, path)
+        sender.send({"kind": TRAIN, "step": 2, "time": 0.0, "values": {"loss": 0.5}})
+        assert not sender.close(timeout=0.5)
+        assert time.monotonic() - began < 5
+
+
+def test_a_request_never_parts_the_values_of_a_step(workspace: Workspace, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    class Watched(MlflowClient):
+        sizes: ClassVar[list[set[int]]] = []
+
+        def log_batch(self, run_id: str, metrics: Any = (), **kwargs: Any) -> Any:
+            self.sizes.append({metric.step for metric in metrics})
+            assert len(metrics) <= 500
+            return super().log_batch(run_id, metrics=metrics, **kwargs)
+
+    with start_run(workspace, "pretrain", "run", {}) as run:
+        sender = MetricSender(tracking_uri(workspace), run.run_id)
+        names = ["loss", *(f"loss/{number}" for number in range(6))]
+        batch = [
+            {"kind": TRAIN, "step": step, "time": 0.0, "values": dict.fromkeys(names, 1.0)}
+            for step in range(1, 201)
+        ]
+        sender._log(Watched(tracking_uri=tracking_uri(workspace)), batch)
+        sender.close()
+    assert len(Watched.sizes) > 1
+    assert sum(len(steps) for steps in Watched.sizes) == len(set.union(*Watched.sizes)) == 200
+
+
+def test_a_run_that_is_interrupted_is_marked_killed(workspace: Workspace) -> None:
+    for error in (KeyboardInterrupt, SystemExit):
+        with pytest.raises(error), start_run(workspace, "evaluate", "run", {}) as run:
+            raise error
+        assert client_of(workspace).get_run(run.run_id).info.status == "KILLED"
 
 
 def test_a_run_that_raises_is_marked_failed(workspace: Workspace) -> None:

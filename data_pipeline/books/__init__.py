@@ -1,0 +1,1 @@
+"""Books: encodings, headers and footers, wrapped lines, EPUB and HTML."""

@@ -1,0 +1,1 @@
+"""HTML pages: their blocks, what their names hint at, and the main text."""

@@ -1,0 +1,222 @@
+"""A MediaWiki export as a stream of UTF-8 bytes, entered where a span begins: plain, bz2, gz, 7z, UTF-8 or UTF-16."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from data_pipeline.errors import InputError
+from data_pipeline.sources import Span
+
+READ_BYTES = 1 << 18
+SEVEN_ZIP_TOOLS = ("7z", "7zz", "7za", "7zr")
+# A bz2 stream begins with its header and the magic of its first block (the digits of pi).
+BZ2_STREAM = re.compile(rb"BZh[1-9]1AY&SY")
+BZ2_STREAM_BYTES = 10
+PAGE_HEAD = re.compile(rb"\s*<page>")
+XML_ENCODING = re.compile(rb"""<\?xml[^>]{0,200}encoding=["']([A-Za-z][A-Za-z0-9._-]{0,40})["']""")
+# Streams looked at for one cut. In a multistream dump the first one will do; where none of these does, the file was
+# packed without regard to pages (pbzip2), and decompressing more heads would cost as much as reading it.
+MAX_CANDIDATES = 4
+
+
+def packing(path: Path) -> str:
+    """bz2, gz, 7z or xml, by the file's first bytes."""
+    with path.open("rb") as file:
+        head = file.read(6)
+    for magic, name in ((b"BZh", "bz2"), (b"\x1f\x8b", "gz"), (b"7z\xbc\xaf\x27\x1c", "7z")):
+        if head.startswith(magic):
+            return name
+    return "xml"
+
+
+def cuts(path: Path, span_bytes: int) -> list[int]:
+    """Byte offsets, ascending, at which a reader can enter the file; few or none where its packing allows none.
+
+    Plain UTF-8 may be entered anywhere, a bz2 file where a stream begins with a page. The index beside a multistream
+    dump is not needed: finding a stream near an offset takes one read of about a stream, and is checked.
+
+    Raises:
+        InputError: a 7z file on a machine without a 7z tool.
+    """
+    size = path.stat().st_size
+    wanted = range(span_bytes, size, span_bytes)
+    kind = packing(path)
+    if kind == "7z":
+        seven_zip_tool(path)
+    if kind == "xml":
+        with path.open("rb") as file:
+            return list(wanted) if _encoding(file.read(1024)) == "utf-8" else []
+    if kind != "bz2":
+        return []
+    found: list[int] = []
+    with path.open("rb") as file:
+        for offset in wanted:
+            if found and found[-1] >= offset:  # a stream longer than a span
+                continue
+            cut = _page_stream(file, offset)
+            if cut is None:
+                break
+            found.append(cut)
+    return found
+
+
+def _page_stream(file: IO[bytes], offset: int) -> int | None:
+    """Where the first bz2 stream that begins with a page starts, at `offset` or later."""
+    file.seek(offset)
+    window, at = b"", offset
+    candidates = 0
+    while block := file.read(READ_BYTES):
+        window += block
+        for match in BZ2_STREAM.finditer(window):
+            start = at + match.start()
+            if _begins_with_page(file, start):
+                return start
+            candidates += 1
+            if candidates >= MAX_CANDIDATES:
+                return None
+        # Keep what may be the first part of a mark.
+        at += len(window) - (BZ2_STREAM_BYTES - 1)
+        window = window[-(BZ2_STREAM_BYTES - 1) :]
+        file.seek(at + len(window))
+    return None
+
+
+def _begins_with_page(file: IO[bytes], start: int) -> bool:
+    """Whether what is packed at `start` begins with a page: by chance, the mark's bytes occur within a stream."""
+    decompressor = bz2.BZ2Decompressor()
+    file.seek(start)
+    head = b""
+    try:
+        while len(head) < 64 and not decompressor.eof and (block := file.read(READ_BYTES)):
+            head += decompressor.decompress(block, 4096)
+            while not head and not decompressor.needs_input and not decompressor.eof:
+                head += decompressor.decompress(b"", 4096)
+    except OSError:
+        return False
+    return bool(PAGE_HEAD.match(head))
+
+
+@contextmanager
+def opened(path: Path, span: Span) -> Iterator[io.BufferedIOBase]:
+    """The export's XML as UTF-8 bytes from the beginning of the span; to the span's end where that is a stream's.
+
+    Raises:
+        InputError: a 7z file without a tool to unpack it.
+    """
+    kind = packing(path)
+    if kind == "7z":
+        with _seven_zip(path) as file:
+            yield _as_utf8(file)
+        return
+    with path.open("rb") as raw:
+        raw.seek(span.start)
+        if kind == "bz2":
+            part = raw if span.stop is None else io.BufferedReader(_Limited(raw, span.stop - span.start))
+            # bz2 reads through the end of one stream into the next.
+            with bz2.BZ2File(part) as file:
+                yield _as_utf8(file)
+        elif kind == "gz":
+            with gzip.GzipFile(fileobj=raw) as file:
+                yield _as_utf8(file)
+        else:
+            yield _as_utf8(raw)
+
+
+class _Limited(io.RawIOBase):
+    """The next `length` bytes of a file."""
+
+    def __init__(self, file: IO[bytes], length: int) -> None:
+        self._file, self._left = file, length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        block = self._file.read(min(len(buffer), self._left))
+        buffer[: len(block)] = block
+        self._left -= len(block)
+        return len(block)
+
+
+def seven_zip_tool(path: Path) -> str:
+    """The 7z program of this machine.
+
+    Raises:
+        InputError: there is none.
+    """
+    for name in SEVEN_ZIP_TOOLS:
+        if tool := shutil.which(name):
+            return tool
+    raise InputError(
+        f"{path}: reading 7z needs one of {', '.join(SEVEN_ZIP_TOOLS)} on PATH; install 7zip, or unpack the file first"
+    )
+
+
+@contextmanager
+def _seven_zip(path: Path) -> Iterator[IO[bytes]]:
+    # An absolute path after "--", never a pattern (-spd): no file name is taken for an option or a list of files.
+    command = [seven_zip_tool(path), "x", "-so", "-spd", "-bd", "--", str(Path(path).resolve())]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout
+        if not process.stdout.read(1) and process.wait():
+            raise OSError(f"7z ended with status {process.returncode}: the archive is damaged")
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+def _encoding(head: bytes) -> str:
+    """The encoding of an XML file by its first bytes: byte order mark, or its own word, or UTF-8."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if head.startswith((b"<\0", b"\0<")):
+        return "utf-16-le" if head[0] else "utf-16-be"
+    stated = XML_ENCODING.match(head.removeprefix(codecs.BOM_UTF8))
+    try:
+        return codecs.lookup(stated.group(1).decode("ascii")).name if stated else "utf-8"
+    except LookupError:
+        return "utf-8"
+
+
+class _Recoded(io.RawIOBase):
+    """UTF-8 of a file in another encoding; what cannot be decoded becomes the replacement character."""
+
+    def __init__(self, file: io.BufferedIOBase, encoding: str) -> None:
+        self._file, self._ready = file, b""
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        ended = False
+        while not self._ready and not ended:
+            block = self._file.read1(READ_BYTES)
+            ended = not block
+            text = self._decoder.decode(block, final=ended)
+            self._ready = text.encode("utf-8", "replace")
+        part, self._ready = self._ready[: len(buffer)], self._ready[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def _as_utf8(file: Any) -> io.BufferedIOBase:
+    # A second buffer over bz2 or gzip would lose what was unpacked before a file breaks off.
+    buffered = file if isinstance(file, io.BufferedIOBase) else io.BufferedReader(file)
+    encoding = _encoding(buffered.peek(1024)[:1024])  # type: ignore[attr-defined]
+    return buffered if encoding in ("utf-8", "ascii") else io.BufferedReader(_Recoded(buffered, encoding))
