@@ -26,6 +26,8 @@ from data_pipeline.sources import Record, Span, as_path, read_records, split_fil
 
 Progress = Callable[[str], None]
 BATCH_ROWS, BATCH_CHARS = 512, 16 << 20
+# A smaller part of a file is not worth a task.
+MIN_SPAN_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def stage_files(
     pieces = [
         (index, file, span)
         for index, file in enumerate(inputs)
-        for span in split_file(config.sources[file.source], file.path, unit_bytes)
+        for span in split_file(config.sources[file.source], file.path, max(unit_bytes, MIN_SPAN_BYTES))
     ]
     units = _units(pieces, unit_bytes)
     done = map_tables(from_tables(units), _stage_unit, config=config, staging=str(staging))
@@ -106,7 +108,7 @@ def _stage_unit(unit: pa.Table, config: RefreshConfig, staging: str) -> pa.Table
             num_documents = 0
             for batch in _batches(records):
                 first_row_id = (number << 36) + ordinal + num_documents
-                writer.write_table(process(_raw_table(batch, first_row_id, source, row["name"]), config))
+                writer.write_table(process(raw_table(batch, first_row_id, source, row["name"]), config))
                 num_documents += len(batch)
             ordinal += num_documents
             counts.append({"file": row["file"], "num_documents": num_documents, "error": "; ".join(errors)})
@@ -148,7 +150,8 @@ def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
         yield batch
 
 
-def _raw_table(batch: Sequence[Record], first_row_id: int, source: SourceConfig, input_file: str) -> pa.Table:
+def raw_table(batch: Sequence[Record], first_row_id: int, source: SourceConfig, input_file: str) -> pa.Table:
+    """Records as rows of schema.RAW and a column `reason`, numbered from `first_row_id` on."""
     preset = preset_of(source.kind, source.preset)
     columns = {
         "row_id": list(range(first_row_id, first_row_id + len(batch))),

@@ -30,6 +30,31 @@ KINDS = {
 }
 INHERITED = ("li", "pre", "blockquote")
 LINK_GROUPS = frozenset(["div", "ul", "ol", "dl", "section", "p", "table"])
+# Seldom named for what they are; not asked where speed counts.
+SMALL = frozenset(
+    [
+        "li",
+        "tr",
+        "td",
+        "th",
+        "tbody",
+        "thead",
+        "tfoot",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "dd",
+        "dt",
+        "blockquote",
+        "pre",
+        "span",
+        "hr",
+        "summary",
+    ]
+)
 LINE_BREAK = "\x01"
 # A figure with less text is a picture with its caption.
 FIGURE_CHARS = 400
@@ -90,30 +115,39 @@ class Blocks:
                 yield mark_start, mark_stop, marks
 
 
-def read_blocks(html: str, skipped: frozenset[str] = ASIDE, skipped_marks: int = 0) -> Blocks:
-    """Blocks of a page.
+def parse_page(html: str) -> lxml.etree._Element | None:
+    """The body of a decoded page, or its root where it has none; None for an empty one.
+
+    Raises:
+        PageTooComplex: more than MAX_TAGS tags.
+    """
+    html = _without_code(html)
+    if html.count("<") > MAX_TAGS:
+        raise PageTooComplex(f"more than {MAX_TAGS} tags")
+    if not html.strip():
+        return None
+    parser = lxml.etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
+    root = lxml.etree.fromstring(html.encode("utf-8", "replace"), parser=parser)
+    body = None if root is None else root.find("body")
+    return root if body is None else body
+
+
+def read_blocks(
+    body: lxml.etree._Element | None, skipped: frozenset[str] = ASIDE, skipped_marks: int = 0
+) -> Blocks:
+    """Blocks of a parsed page.
 
     Args:
-        html: the decoded page.
+        body: of parse_page; it is not changed.
         skipped: tags that are left out with all they hold.
         skipped_marks: marks of html.hints that leave an element out as well.
 
     Raises:
-        PageTooComplex: more than MAX_TAGS tags or MAX_BLOCKS blocks.
+        PageTooComplex: more than MAX_BLOCKS blocks.
     """
-    if not html.strip():
-        blocks = Blocks()
-        blocks.finish()
-        return blocks
-    parser = lxml.etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
-    html = _without_code(html)
-    if html.count("<") > MAX_TAGS:
-        raise PageTooComplex(f"more than {MAX_TAGS} tags")
-    root = lxml.etree.fromstring(html.encode("utf-8", "replace"), parser=parser) if html.strip() else None
     reader = _Reader(skipped, skipped_marks)
-    if root is not None:
-        body = root.find("body")
-        reader.walk(root if body is None else body, "div", False, 0)
+    if body is not None:
+        reader.walk(body, "div", False, 0)
         reader.flush("div")
     reader.blocks.finish()
     return reader.blocks
@@ -141,6 +175,7 @@ class _Reader:
     def __init__(self, skipped: frozenset[str], skipped_marks: int) -> None:
         self.blocks = Blocks()
         self.skipped, self.skipped_marks = skipped, skipped_marks
+        self.unasked = SMALL if skipped_marks else frozenset()
         self.order = 0
         self.item_begins = False
         self.pending: list[str] = []
@@ -213,7 +248,7 @@ class _Reader:
         if tag == "a":
             self.pending_links += 1
             in_link = True
-        elif tag == "span" and (marks := _hints(element, tag)[0]):
+        elif tag == "span" and tag not in self.unasked and (marks := _hints(element, tag)[0]):
             self.flush(kind)
             self.order += 1
             order, start = self.order, len(self.blocks.text)
@@ -233,7 +268,7 @@ class _Reader:
             self.pending.append(str(element.xpath("string()")))
 
     def _block(self, element: lxml.etree._Element, tag: str, kind: str, in_link: bool, depth: int) -> None:
-        marks, rank = _hints(element, tag)
+        marks, rank = (0, 0) if tag in self.unasked else _hints(element, tag)
         if marks & self.skipped_marks:
             return
         own_kind = KINDS.get(tag, "div")

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-from data_pipeline.html.blocks import Blocks, read_blocks
+from data_pipeline.html.blocks import Blocks, parse_page, read_blocks
 from data_pipeline.html.hints import (
     CAPTION,
     COMMENTS,
@@ -77,12 +77,13 @@ def main_text(html: str, fast: bool = False) -> str:
     Raises:
         PageTooComplex: a page of more blocks than people read.
     """
+    body = parse_page(html)
     if fast:
-        blocks = read_blocks(html, skipped_marks=SKIPPED_WHEN_FAST)
+        blocks = read_blocks(body, skipped_marks=SKIPPED_WHEN_FAST)
         chosen = _framed(blocks)
-        if blocks.chars_of(chosen) >= 2 * ENOUGH_CHARS:
+        if blocks.chars_of(chosen) >= ENOUGH_CHARS:
             return _rendered(blocks, chosen)
-    blocks = read_blocks(html)
+    blocks = read_blocks(body)
     chosen = _framed(blocks)
     if blocks.chars_of(chosen) < ENOUGH_CHARS:
         # Teasers count here: they may be all that an index page has.
@@ -98,7 +99,7 @@ def main_text(html: str, fast: bool = False) -> str:
             chosen = anything
     if not chosen:
         # An unclosed <nav> may hold the page.
-        blocks = read_blocks(html, skipped=UNREADABLE)
+        blocks = read_blocks(body, skipped=UNREADABLE)
         chosen = _kept(blocks, 0, 0, len(blocks.text), LINKS | CAPTION)
     return _rendered(blocks, chosen)
 

@@ -51,13 +51,14 @@ def write_sources(folder: Path) -> RefreshConfig:
     pages = [("A", prose(20)), ("B", prose(21)), ("C", "#REDIRECT [[A]]"), ("D", "")]
     (folder / "wiki" / "dump.xml").write_text(dump(pages))
     rows = [{"text": text} for text in HOSTILE] + [{"text": prose(2)}, {"other": 1}]
+    rows = [{"id": f"row-{number}", **row} for number, row in enumerate(rows, start=1)]
     (folder / "rows" / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n{bad\n")
     return RefreshConfig(
         sources=[
             SourceConfig(name="web", kind="web", paths=[str(folder / "web")], license="CC0"),
             SourceConfig(name="book", kind="books", paths=[str(folder / "books")]),
             SourceConfig(name="wiki", kind="wiki", paths=[str(folder / "wiki")]),
-            SourceConfig(name="rows", kind="files", paths=[str(folder / "rows")]),
+            SourceConfig(name="rows", kind="files", paths=[str(folder / "rows")], uri_column="id"),
         ]
     )
 
@@ -124,21 +125,19 @@ def test_a_removed_copy_names_the_document_kept_for_it(made: Made) -> None:
     kept = {row["doc_id"]: row for row in rows_of(corpus, "documents")}
     copies = [row for row in rows_of(corpus, "removed") if row["duplicate_of"]]
     # Of the near copies the longer text stays, of equal texts that of the smaller id, which is a hash.
-    removed = {row["uri"].partition("@")[0] for row in copies}
-    assert removed in (
-        {"http://b.test/copy", "http://pages.test/1", "rows.jsonl"},
-        {"http://pages.test/0", "http://pages.test/1", "rows.jsonl"},
-    )
+    removed = {row["uri"]: row for row in copies}
+    equal = {"http://b.test/copy", "http://pages.test/0"}
+    assert set(removed) in ({"http://pages.test/1", "row-7", uri} for uri in equal)
     for row in copies:
         assert row["duplicate_of"] in kept
         assert 0.8 <= row["similarity"] <= 1.0
-    (copy,) = (row for row in copies if row["uri"] == "http://b.test/copy")
-    assert kept[copy["duplicate_of"]]["uri"] == "http://pages.test/0"
+    (copy,) = equal & set(removed)
+    assert {kept[removed[copy]["duplicate_of"]]["uri"]} == equal - {copy}
 
 
 def test_of_equal_documents_the_earlier_source_keeps_its_own(made: Made) -> None:
     corpus = Corpus(made[0] / "corpus")
-    (row,) = (row for row in rows_of(corpus, "removed") if row["uri"] == "rows.jsonl#7")
+    (row,) = (row for row in rows_of(corpus, "removed") if row["uri"] == "row-7")
     kept = {row["doc_id"]: row["source"] for row in rows_of(corpus, "documents")}
     # The web page has its title in front, so the texts are near, not equal.
     assert (row["stage"], kept[row["duplicate_of"]]) == ("near_dedup", "web")
@@ -157,7 +156,9 @@ def test_a_document_has_the_columns_of_the_contract(made: Made) -> None:
     assert prose(3) in web["text"]
     assert web["num_chars"] == len(web["text"])
     assert web["num_words"] >= 160
-    assert (documents["one.txt"]["title"], documents["one.txt"]["date"]) == ("A Book", "March 1, 2004")
+    (book,) = (row for row in documents.values() if row["source"] == "book")
+    assert (book["title"], book["date"]) == ("A Book", "March 1, 2004")
+    assert json.loads(book["metadata"])["author"] == "Some One"
     assert documents["https://wiki.test/wiki/A"]["text"] == prose(20)
     assert len({row["doc_id"] for row in documents.values()}) == len(documents)
 
@@ -189,12 +190,12 @@ def test_every_input_file_is_recorded_with_its_counts(made: Made) -> None:
 def test_hostile_texts_end_as_clean_documents_or_as_reasons(made: Made) -> None:
     corpus = Corpus(made[0] / "corpus")
     rows = {row["uri"]: row for table in ("documents", "removed") for row in rows_of(corpus, table)}
-    assert {f"rows.jsonl#{number}" for number in range(1, 7)} <= set(rows)
-    assert rows["rows.jsonl#1"]["reason"] == "undecodable_characters"
-    assert rows["rows.jsonl#1"]["text_sample"] == "a lone surrogate \ufffd in the middle"
-    assert rows["rows.jsonl#2"]["text"] == "NUL  and controls"
-    assert rows["rows.jsonl#3"]["text"] == "x" * 200_000
-    assert rows["rows.jsonl#6"]["text"] == "<script>alert(1)</script>"
+    assert {f"row-{number}" for number in range(1, 7)} <= set(rows)
+    assert rows["row-1"]["reason"] == "undecodable_characters"
+    assert rows["row-1"]["text_sample"] == "a lone surrogate \ufffd in the middle"
+    assert rows["row-2"]["text"] == "NUL  and controls"
+    assert rows["row-3"]["text"] == "x" * 200_000
+    assert rows["row-6"]["text"] == "<script>alert(1)</script>"
 
 
 def test_nothing_of_the_work_is_left_beside_the_tables(made: Made) -> None:

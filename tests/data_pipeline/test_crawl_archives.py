@@ -350,15 +350,6 @@ def test_progress_says_how_far_a_crawl_is(site: Site, tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------- many processes
 
 
-@pytest.fixture(scope="module")
-def running_ray() -> Iterator[None]:
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 def many_hosts(sites: list[Site]) -> dict[str, str]:
     for one in sites:
         one.pages = {"/": linked(*(f"/{n}" for n in range(6)))} | {
@@ -368,7 +359,7 @@ def many_hosts(sites: list[Site]) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("running_ray")
+@pytest.mark.usefixtures("ray_cluster")
 def test_actors_share_the_hosts_and_each_keeps_its_pace(site: Site, tmp_path: Path) -> None:
     sites = [site, *(Site() for _ in range(5))]
     addresses = many_hosts(sites)
@@ -388,7 +379,7 @@ def test_actors_share_the_hosts_and_each_keeps_its_pace(site: Site, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("running_ray")
+@pytest.mark.usefixtures("ray_cluster")
 def test_an_actor_that_dies_loses_nothing(site: Site, tmp_path: Path) -> None:
     import psutil
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipeline import staging
 from data_pipeline.config import RefreshConfig, SourceConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.refresh import refresh
@@ -108,7 +109,10 @@ def test_parquet_read_in_spans_gives_the_same_records(tmp_path: Path, span_bytes
     assert [record.uri for record in records] == [f"a.parquet#{i}" for i in range(1, 201)]
 
 
-def test_the_size_of_the_tasks_changes_nothing_in_the_corpus(tmp_path: Path, ray_cluster: None) -> None:
+def test_the_size_of_the_tasks_changes_nothing_in_the_corpus(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "MIN_SPAN_BYTES", 1_000)
     warc(tmp_path / "a.warc.gz")
     rows = "\n".join(json.dumps({"text": prose(100 + i, 60)}) for i in range(50))
     (tmp_path / "b.jsonl").write_text(rows)
