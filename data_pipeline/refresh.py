@@ -83,7 +83,9 @@ def refresh(
             f"dedup: the corpus was built with signatures '{latest['signature_scheme']}', this configuration "
             f"makes '{config.dedup.scheme}'; use the old settings or a new workspace"
         )
-    inputs, known = _unseen_inputs(corpus, config, base, latest, progress)
+    found = find_inputs(corpus, config, base, latest, progress)
+    inputs = [file for file, is_known in found if not is_known]
+    known = len(found) - len(inputs)
     if not inputs:
         if latest is None:
             raise InputError("sources: there is nothing to read; name at least one source with files in it")
@@ -111,10 +113,21 @@ def refresh(
 # ---------------------------------------------------------------------------------------------------- inputs
 
 
-def _unseen_inputs(
-    corpus: Corpus, config: RefreshConfig, base: Path, latest: dict[str, Any] | None, progress: Progress
-) -> tuple[list[InputFile], int]:
-    """(files that no version has, sorted by source and name; how many are known)."""
+def find_inputs(
+    corpus: Corpus,
+    config: RefreshConfig,
+    base: Path,
+    latest: dict[str, Any] | None,
+    progress: Progress = lambda line: None,
+) -> list[tuple[InputFile, bool]]:
+    """The sources' files, sorted by source and name, each with whether a version has it; nothing is written.
+
+    Args:
+        latest: the newest version's row, or None before the first.
+
+    Raises:
+        InputError: a path that does not exist or cannot be listed.
+    """
     listed = [(index, path) for index, source in enumerate(config.sources) for path in list_files(source)]
     progress(f"checking {len(listed)} input files")
     with ThreadPoolExecutor(4) as pool:
@@ -127,8 +140,7 @@ def _unseen_inputs(
         name = str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
         found.append(InputFile(path, name, index, path.stat().st_size, digest))
     found.sort(key=lambda file: (file.source, file.name))
-    new = [file for file in found if (file.name, file.size, file.sha256) not in seen]
-    return new, len(found) - len(new)
+    return [(file, (file.name, file.size, file.sha256) in seen) for file in found]
 
 
 # ------------------------------------------------------------------------------------------- deduplication

@@ -80,7 +80,7 @@ def parse(
     Raises:
         InputError: unknown options, wrong types, unreadable configuration files.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = _spelled_out(sys.argv[1:] if argv is None else argv, options_class)
     parser = build_parser(options_class, name, description)
     try:
         if preset_defaults is not None:
@@ -91,6 +91,22 @@ def parse(
     except UnicodeDecodeError as error:
         raise InputError(f"config: the file is not UTF-8 ({error}); save it as UTF-8") from None
     return options_class(**{field.name: values[field.name] for field in fields(options_class)})  # type: ignore[arg-type]
+
+
+def _spelled_out(argv: Sequence[str], options_class: type) -> list[str]:
+    """The arguments with --dry-run for --dry_run=true, and so for every yes-or-no option."""
+    switches = {
+        spelling: f"--{entry.name}=true"
+        for entry in fields(options_class)
+        if isinstance(entry.default, bool)
+        for spelling in (f"--{entry.name.replace('_', '-')}", f"--{entry.name}")
+    }
+    return [
+        switches[argument]
+        if argument in switches and (index + 1 == len(argv) or argv[index + 1].startswith("--"))
+        else argument
+        for index, argument in enumerate(argv)
+    ]
 
 
 def build_parser(options_class: type, name: str, description: str) -> ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipeline.config import RefreshConfig, SourceConfig
@@ -28,13 +29,15 @@ class Options(RefreshConfig):
     workspace: str = "workspace"
     """Folder that everything is kept in."""
     web: list[str] | str = field(default_factory=list)
-    """Short way to a web source: WARC, ARC, WET or HTML files, folders or globs."""
+    """Short way to a web source: WARC, ARC, WET, WACZ or HTML files, folders or globs."""
     books: list[str] | str = field(default_factory=list)
-    """Short way to a book source: Project Gutenberg text files, folders or globs."""
+    """Short way to a book source: Project Gutenberg and other text, EPUB, HTML, zip; folders or globs."""
     wiki: list[str] | str = field(default_factory=list)
-    """Short way to a wiki source: MediaWiki XML exports, plain, bz2 or gz."""
+    """Short way to a wiki source: MediaWiki XML dumps, plain, bz2, gz or 7z."""
     files: list[str] | str = field(default_factory=list)
-    """Short way to a source of JSONL, Parquet, Arrow or text files."""
+    """Short way to a source of JSON, CSV, Parquet, Arrow or text files."""
+    dry_run: bool = False
+    """List what would be read, with sizes and what is done already; read and write nothing (--dry-run will do)."""
 
     def pipeline(self) -> RefreshConfig:
         """The pipeline's own configuration, the short ways turned into sources."""
@@ -56,6 +59,9 @@ def main(options: Options) -> None:
     """One refresh, its report and its MLflow run."""
     config = options.pipeline()
     config.validate()
+    if options.dry_run:
+        show_inputs(options.workspace, config)
+        return
 
     from workflows.cluster import ray_session
     from workflows.workspace import Workspace
@@ -65,6 +71,35 @@ def main(options: Options) -> None:
         result = refresh_corpus(workspace, config)
     if result.changed:
         show_funnel(workspace, result.version)
+
+
+def show_inputs(location: str, config: RefreshConfig) -> None:
+    """Print what a refresh would read, and what it knows already."""
+    from data_pipeline.refresh import find_inputs
+    from workflows.console import console, table
+    from workflows.workspace import Workspace
+
+    workspace = (
+        Workspace.existing(location) if Path(location).exists() else Workspace(Path(location).resolve())
+    )
+    found = find_inputs(workspace.corpus, config, workspace.root, workspace.corpus.latest())
+    table(
+        ["source", "file", "MB", ""],
+        [
+            [
+                config.sources[file.source].name,
+                file.name,
+                f"{file.size / 1e6:,.1f}",
+                "done already" if is_known else "to read",
+            ]
+            for file, is_known in found
+        ],
+        title="What a refresh would read",
+    )
+    new = [file for file, is_known in found if not is_known]
+    console.print(
+        f"{len(new)} files to read, {sum(file.size for file in new) / 1e6:,.1f} MB; {len(found) - len(new)} done already"
+    )
 
 
 def refresh_corpus(workspace: Workspace, config: RefreshConfig) -> RefreshResult:

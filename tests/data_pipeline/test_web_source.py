@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from pathlib import Path
 
 import brotli
 import pyarrow as pa
 import pytest
-from fastwarc.warc import ArchiveIterator
+from fastwarc.warc import ArchiveIterator, WarcRecordType
+from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from data_pipeline.html.main_text import main_text
 from data_pipeline.sources import Record, web
 from data_pipeline.staging import guarded
 from tests.data_pipeline.made_inputs import HTML, page, prose, write_warc
@@ -313,3 +316,49 @@ def test_real_archives_of_many_writers_are_read_to_their_end(shared_data: Path) 
         ),
         "too_large",
     }
+
+
+def _is_html(content_type: str | None) -> bool:
+    return (content_type or "").split(";")[0].strip().lower() in web.HTML_TYPES
+
+
+def test_html_responses_are_those_that_other_readers_count(shared_data: Path) -> None:
+    index = (shared_data / "INDEX.md").read_text(encoding="utf-8")
+    listed = {
+        Path(name).name: int(count)
+        for name, count in re.findall(r"^\| (web/warc/\S+) \|.*?html responses (\d+)", index, re.MULTILINE)
+    }
+    assert len(listed) == 45
+    for path in sorted((shared_data / "web" / "warc").iterdir()):
+        found = [record for record in web.read(path) if record.format == "html" and not record.reason]
+        if ".arc" in path.name and ".warc" not in path.name:
+            with path.open("rb") as file:
+                answers = [
+                    (record.http_headers.get_statuscode(), record.http_headers.get_header("Content-Type"))
+                    for record in WarcioIterator(file, arc2warc=True)
+                    if record.rec_type == "response" and record.http_headers
+                ]
+        else:
+            with path.open("rb") as file:
+                answers = [
+                    (str(record.http_headers.status_code), record.http_headers.get("Content-Type"))
+                    for record in ArchiveIterator(file, parse_http=True, record_types=WarcRecordType.response)
+                    if record.http_headers is not None
+                ]
+        html = [status for status, content_type in answers if _is_html(content_type)]
+        xhtml = sum("xhtml" in (content_type or "") for _, content_type in answers)
+        assert len(html) - xhtml <= listed[path.name] <= len(html), path.name
+        empty = sum(record.reason == "empty_body" for record in web.read(path))
+        good = sum(status.startswith("2") for status in html)
+        assert good - empty <= len(found) <= good, path.name
+
+
+@pytest.mark.parametrize(("name", "documents"), [("dolma-sample-0000", 22), ("dolma-sample-0001", 15)])
+def test_the_archives_of_dolma_give_as_many_documents_as_there(
+    shared_data: Path, name: str, documents: int
+) -> None:
+    records = list(web.read(shared_data / "web" / "warc" / f"{name}.warc.gz"))
+    pages = [record for record in records if not record.reason]
+    assert len(pages) == documents
+    assert all(main_text(record.content) for record in pages)
+    assert [record.reason for record in records if record.reason] == ["not_a_page"] * 2

@@ -13,6 +13,7 @@ import yaml
 from data_pipeline.config import CleanConfig, CrawlConfig
 from data_pipeline.errors import InputError
 from gpt.config import ConfigError
+from tests.workflows.conftest import run_workflow
 from workflows import cli, demo, evaluate, finetune, pretrain, refresh, review, tokenize
 from workflows.models import newest_model
 from workflows.passages import PassageConfig
@@ -239,3 +240,21 @@ def test_a_bug_keeps_its_traceback() -> None:
 
     with pytest.raises(KeyError):
         cli.run(tokenize.Options, main, "tokenize", "", [])
+
+
+def test_a_dry_run_lists_what_is_new_and_what_is_done_and_writes_nothing(
+    tokenised: Path, tmp_path: Path
+) -> None:
+    books = ROOT / "workflows" / "demo_data" / "books"
+    (tmp_path / "more.jsonl").write_text('{"text": "new"}')
+    arguments = ("--books", str(books), "--files", str(tmp_path / "more.jsonl"))
+    before = sorted(tokenised.rglob("*"))
+    known = run_workflow("refresh", "--workspace", str(tokenised), *arguments, "--dry-run")
+    assert known.returncode == 0, known.stderr
+    num_books = len(list(books.glob("*.txt")))
+    assert known.stdout.count("done already") == num_books + 1
+    assert f"1 files to read, 0.0 MB; {num_books} done already" in known.stdout
+    assert sorted(tokenised.rglob("*")) == before
+    unknown = run_workflow("refresh", "--workspace", str(tmp_path / "new"), *arguments, "--dry-run")
+    assert f"{num_books + 1} files to read" in unknown.stdout
+    assert not (tmp_path / "new").exists()
