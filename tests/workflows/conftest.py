@@ -17,6 +17,8 @@ SMALL = [
         "--crawl.include",
         r"[/(json|textwrap|argparse|posixpath|decimal|shutil|string|heapq|bisect|copy|glob)\.html$]",
     ),
+    # Of so few pages some of each source must be held out.
+    *("--shards.val_share", "0.3"),
     *("--tokenizer.vocab_size", "1024", "--model.num_layers", "2", "--model.width", "64"),
     *("--model.context_length", "128", "--train.num_steps", "20", "--train.warmup_steps", "2"),
     *("--train.checkpoint_every", "10", "--train.eval_every", "10", "--train.eval_tokens", "4000"),
