@@ -46,7 +46,7 @@ format: $(READY)
 
 # Each file of benchmarks/ is a question, asked of us and of a peer in one run.
 bench: $(READY)
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 # Write the lock anew from pyproject.toml, in an environment of its own.
 lock:

@@ -5,7 +5,7 @@ precision and recall (article-extraction-benchmark, evaluate.py). trafilatura: 9
 must not be there (tests/evaluate.py). Rules were tuned on the half of each set whose file names have an even
 sha256, and are reported on both halves. Speed is pages a second of CPU time on one core, median of five rounds in turn.
 
-    python benchmarks/extraction.py [--gold ../shared/data/web/html_gold]
+    python -m benchmarks.extraction [--gold ../shared/data/web/html_gold]
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ datatrove needs an older trafilatura than the one we measure against, so it runs
 the first call (or named with --peer-python). Starting processes is not what is asked: the time for one page is taken
 off the time for all. Median of five rounds in turn.
 
-    python benchmarks/ingest.py [--gold ../shared/data/web/html_gold]
+    python -m benchmarks.ingest [--gold ../shared/data/web/html_gold]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
 import shutil
 import statistics
 import subprocess
@@ -148,6 +149,7 @@ def main() -> None:
         _temp_dir=str(folder / "ray"),
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     write_warcs(folder / "all", pages)
     write_warcs(folder / "one", pages[:1])
     contenders: dict[str, Callable[[Path, Path], float]] = {

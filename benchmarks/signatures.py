@@ -3,7 +3,7 @@
 Both read the same documents of about 4.5 KB, cut from real books (../shared/data beside the checkout, or --text),
 make five-word shingles and 128 permutations of the scheme affine32. Median of five rounds in turn.
 
-    python benchmarks/signatures.py
+    python -m benchmarks.signatures
 """
 
 from __future__ import annotations
