@@ -80,6 +80,8 @@ def main(options: Options) -> None:
 
     workspace = Workspace.open(options.workspace)
     folder = workspace.dataset(options.dataset)
+    # A name that is taken is said at once; starting Ray takes seconds.
+    _check_name_is_free(workspace, _Plan.of(options, folder))
     with ray_session(workspace.logs / "pretrain.log"):
         pretrain(workspace, options, folder)
 
@@ -100,17 +102,25 @@ def pretrain(workspace: Workspace, options: Options, folder: Path) -> dict[str, 
     plan = _Plan.of(options, folder)
     run_dir = workspace.runs / plan.name
     with step("pretrain") as shown, locked(run_dir / ".lock", f"name: run {plan.name}"):
-        stored = _read(run_dir / RUN)
-        _check_same_run(plan, stored)
+        stored = _check_name_is_free(workspace, plan)
         if (run_dir / DONE).exists():
             result = _read(run_dir / RESULT) | _read(run_dir / DONE) | {"name": plan.name}
             shown.summary = f"run {plan.name} is complete already, {_scores(result)}"
             return result
-        _check_model_is_ours(workspace, plan.name, stored)
         shown.update(f"starting {plan.name}, {plan.model.num_parameters() / 1e6:.1f} M parameters")
         result = _train(workspace, plan, stored, shown.update)
         shown.summary = f"{plan.name}: {result['step']} steps, {result['tokens']:,} tokens, {_scores(result)}"
     return result
+
+
+def _check_name_is_free(workspace: Workspace, plan: _Plan) -> dict[str, Any]:
+    """What the run's folder says of it, once it is sure that the name is this training's."""
+    run_dir = workspace.runs / plan.name
+    stored = _read(run_dir / RUN)
+    _check_same_run(plan, stored)
+    if not (run_dir / DONE).exists():
+        _check_model_is_ours(workspace, plan.name, stored)
+    return stored
 
 
 @dataclass(frozen=True)

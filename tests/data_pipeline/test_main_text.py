@@ -144,12 +144,10 @@ def test_hostile_pages_take_bounded_time(unit: str) -> None:
     assert time.process_time() - began < 10
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_public_benchmarks_are_read_at_least_as_well_as_by_the_best_extractor(
-    shared_data: Path, fast: bool
-) -> None:
+def test_public_benchmarks_are_read_at_least_as_well_as_by_the_best_extractor(shared_data: Path) -> None:
     gold = load_gold(shared_data / "web" / "html_gold")
-    scores = score(gold, lambda page: main_text(page, fast))
-    bars = (0.93, 0.90) if fast else (0.960, 0.918)
-    assert scores[SCRAPINGHUB]["all"]["f1"] >= bars[0]
-    assert scores[TRAFILATURA]["all"]["f1"] >= bars[1]
+    scores = score(gold, main_text)
+    assert scores[SCRAPINGHUB]["all"]["f1"] >= 0.960
+    assert scores[TRAFILATURA]["all"]["f1"] >= 0.918
+    fast = score({SCRAPINGHUB: gold[SCRAPINGHUB]}, lambda page: main_text(page, fast=True))
+    assert fast[SCRAPINGHUB]["all"]["f1"] >= 0.93

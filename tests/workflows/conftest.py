@@ -6,8 +6,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +52,15 @@ def run_workflow(name: str, *arguments: str, timeout: float = 500) -> subprocess
 def no_store_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins without a tracking store of its user's."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def should_vanish() -> Iterator[list[psutil.Process]]:
+    """Processes that must be gone when the tests are: Ray's agents notice within minutes that their node is."""
+    processes: list[psutil.Process] = []
+    yield processes
+    _, alive = psutil.wait_procs(processes, timeout=150)
+    assert not alive, "Ray's processes outlive the driver"
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,7 @@ def test_a_run_whose_worker_is_killed_has_the_curve_of_an_undisturbed_one(
 
 
 def test_a_run_that_is_stopped_with_ctrl_c_or_whose_driver_is_killed_goes_on_with_the_same_command(
-    tokenised: Path, undisturbed: Path
+    tokenised: Path, undisturbed: Path, should_vanish: list[psutil.Process]
 ) -> None:
     run_dir = tokenised / "runs" / "driver-killed"
     driver = start(tokenised, "driver-killed")
@@ -133,7 +133,7 @@ def test_a_run_that_is_stopped_with_ctrl_c_or_whose_driver_is_killed_goes_on_wit
     # Two trainings must not write one folder.
     with pytest.raises(InputError, match="another process"):
         again(tokenised, "driver-killed")
-    family = psutil.Process(driver.pid).children(recursive=True)
+    should_vanish += psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGKILL)
     driver.communicate(timeout=60)
 
@@ -142,9 +142,6 @@ def test_a_run_that_is_stopped_with_ctrl_c_or_whose_driver_is_killed_goes_on_wit
     same_curves(run_dir / "metrics.jsonl", undisturbed)
     assert json.loads((run_dir / "run.json").read_text())["mlflow_run_id"] == run_id
     assert mlflow_steps(tokenised, "driver-killed") == list(range(1, STEPS + 1))
-    # Ray's agents notice within a minute or two that their node is gone.
-    _, alive = psutil.wait_procs(family, timeout=150)
-    assert not alive, "Ray's processes outlive the driver"
 
 
 def test_a_run_that_is_complete_is_left_as_it_is(tokenised: Path, undisturbed: Path) -> None:
