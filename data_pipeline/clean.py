@@ -24,7 +24,8 @@ STRAY_JOINERS = re.compile(
 # Spaces of another width or that must not break: one word boundary like any other.
 FIXED_SPACES = re.compile("[\xa0\u2000-\u200a\u202f\u205f]")
 SPACES = " \t\u3000"
-ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,16}(?=>)")
+# "<f at 0x7f3a...>", "<weakref at 0x7f3a...; to 'g'>", also with its brackets escaped twice.
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,16}(?=>|&gt;|;)")
 BLANK_LINES = re.compile(r"\n{3,}")
 
 

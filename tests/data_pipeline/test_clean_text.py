@@ -96,3 +96,18 @@ def test_cleaning_twice_is_cleaning_once(text: str) -> None:
 def test_a_very_long_line_is_cleaned_like_any_other(line: str) -> None:
     # Quadratic time here would run into the suite's time limit.
     assert clean_text(f"x{line}y", CONFIG).startswith("x")
+
+
+@pytest.mark.parametrize(
+    ("printed", "left"),
+    [
+        ("<function f at 0x7f3a12345678>", "<function f>"),
+        ("[<weakref at 0x7f3a12345678; to 'Handler'>]", "[<weakref; to 'Handler'>]"),
+        ("parser=&lt;Parser object at 0x7f3a12345678&gt;, x", "parser=<Parser object>, x"),
+        ("jump at 0x7f3a12345678 and on", "jump at 0x7f3a12345678 and on"),
+    ],
+)
+def test_addresses_of_printed_objects_go_where_that_is_asked_for(printed: str, left: str) -> None:
+    found = clean_text(printed, CleanConfig(strip_addresses=True))
+    assert found.replace("&lt;", "<").replace("&gt;", ">") == left
+    assert "0x7f3a12345678" in clean_text(printed, CleanConfig())
