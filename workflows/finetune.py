@@ -85,8 +85,8 @@ def finetune(workspace: Workspace, options: Options) -> dict[str, Any]:
     Raises:
         InputError: the name belongs to a model of another kind, or to a classifier made in another way.
     """
+    from data_pipeline.locks import locked
     from workflows.console import step
-    from workflows.locks import locked
     from workflows.models import newest_model, read_config
 
     base = options.model or newest_model(workspace, "gpt")

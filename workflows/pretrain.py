@@ -81,7 +81,7 @@ def main(options: Options) -> None:
     workspace = Workspace.open(options.workspace)
     folder = workspace.dataset(options.dataset)
     # A name that is taken is said at once; starting Ray takes seconds.
-    _check_name_is_free(workspace, _Plan.of(options, folder))
+    _stored_run(workspace, _Plan.of(options, folder))
     with ray_session(workspace.logs / "pretrain.log"):
         pretrain(workspace, options, folder)
 
@@ -95,14 +95,14 @@ def pretrain(workspace: Workspace, options: Options, folder: Path) -> dict[str, 
     Raises:
         InputError: the name belongs to a run or a model of other settings or data, or another process trains it.
     """
+    from data_pipeline.locks import locked
     from workflows.console import step
     from workflows.launch import RESULT
-    from workflows.locks import locked
 
     plan = _Plan.of(options, folder)
     run_dir = workspace.runs / plan.name
     with step("pretrain") as shown, locked(run_dir / ".lock", f"name: run {plan.name}"):
-        stored = _check_name_is_free(workspace, plan)
+        stored = _stored_run(workspace, plan)
         if (run_dir / DONE).exists():
             result = _read(run_dir / RESULT) | _read(run_dir / DONE) | {"name": plan.name}
             shown.summary = f"run {plan.name} is complete already, {_scores(result)}"
@@ -113,8 +113,8 @@ def pretrain(workspace: Workspace, options: Options, folder: Path) -> dict[str, 
     return result
 
 
-def _check_name_is_free(workspace: Workspace, plan: _Plan) -> dict[str, Any]:
-    """What the run's folder says of it, once it is sure that the name is this training's."""
+def _stored_run(workspace: Workspace, plan: _Plan) -> dict[str, Any]:
+    """What the run's folder says of it, {} before it began; refused where the name is another training's."""
     run_dir = workspace.runs / plan.name
     stored = _read(run_dir / RUN)
     _check_same_run(plan, stored)

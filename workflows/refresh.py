@@ -76,7 +76,7 @@ def main(options: Options) -> None:
 def show_inputs(location: str, config: RefreshConfig) -> None:
     """Print what a refresh would read, and what it knows already."""
     from data_pipeline.refresh import find_inputs
-    from workflows.console import console, table
+    from workflows.console import say, table
     from workflows.workspace import Workspace
 
     workspace = (
@@ -97,7 +97,7 @@ def show_inputs(location: str, config: RefreshConfig) -> None:
         title="What a refresh would read",
     )
     new = [file for file, is_known in found if not is_known]
-    console.print(
+    say(
         f"{len(new)} files to read, {sum(file.size for file in new) / 1e6:,.1f} MB; {len(found) - len(new)} done already"
     )
 

@@ -25,50 +25,14 @@ LINE_BREAK, BLOCK_BREAK = "\x01", "\x02"
 BREAKS = re.compile(f" *[\n{LINE_BREAK}{BLOCK_BREAK}][ \n{LINE_BREAK}{BLOCK_BREAK}]*")
 # Elements that stand apart, with a blank line around them; other block elements only begin a line.
 APART = frozenset(
-    [
-        "p",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "blockquote",
-        "section",
-        "article",
-        "ul",
-        "ol",
-        "dl",
-        "table",
-        "pre",
-        "hr",
-        "body",
-        "header",
-        "footer",
-        "main",
-    ]
-)
+    ("p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "section", "article", "ul", "ol", "dl",
+     "table", "pre", "hr", "body", "header", "footer", "main")
+)  # fmt: skip
 LINES = frozenset(["div", "li", "dt", "dd", "tr", "caption", "address", "figcaption", "center"])
 DROPPED = frozenset(
-    [
-        "head",
-        "script",
-        "style",
-        "nav",
-        "img",
-        "svg",
-        "audio",
-        "video",
-        "iframe",
-        "object",
-        "template",
-        "noscript",
-        "math",
-        "button",
-        "form",
-        "figure",
-    ]
-)
+    ("head", "script", "style", "nav", "img", "svg", "audio", "video", "iframe", "object",
+     "template", "noscript", "math", "button", "form", "figure")
+)  # fmt: skip
 PARTS = frozenset(
     (
         "pg-header",

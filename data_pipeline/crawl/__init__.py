@@ -13,11 +13,9 @@ learns from the archives what it had not heard of: no page that was stored is fe
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from data_pipeline.crawl.pools import open_pool
 from data_pipeline.crawl.scope import Scope
 from data_pipeline.crawl.visits import Entry
 from data_pipeline.errors import InputError
+from data_pipeline.locks import locked
 
 __all__ = ["CrawlResult", "Frontier", "Progress", "crawl", "finished_crawl"]
 
@@ -75,7 +74,8 @@ def crawl(config: CrawlConfig, folder: Path, progress: Progress = lambda line: N
     config.validate()
     entries = _seeds(config)
     folder.mkdir(parents=True, exist_ok=True)
-    with _sole_crawl(folder), closing(Frontier(folder / "frontier.sqlite")) as frontier:
+    what = f"crawl.name: crawl {config.name}"
+    with locked(folder / "frontier.lock", what), closing(Frontier(folder / "frontier.sqlite")) as frontier:
         scope = _scope(config, entries, frontier)
         driver = Driver(config, folder, frontier, scope, progress)
         killed_hosts = frontier.claimed_hosts()
@@ -128,19 +128,6 @@ def _result(
     return CrawlResult(
         fetched, known, frontier.outcomes(), folder, unchanged, frontier.num_waiting(), frontier.left_out()
     )
-
-
-@contextmanager
-def _sole_crawl(folder: Path) -> Iterator[None]:
-    """Hold the folder against other crawls; the system lets go of it when the process ends, however it does."""
-    with (folder / "frontier.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another crawl is under way; wait for it, or set crawl.name"
-            ) from None
-        yield
 
 
 def _seeds(config: CrawlConfig) -> list[Entry]:

@@ -32,29 +32,9 @@ INHERITED = ("li", "pre", "blockquote")
 LINK_GROUPS = frozenset(["div", "ul", "ol", "dl", "section", "p", "table"])
 # Seldom named for what they are; not asked where speed counts.
 SMALL = frozenset(
-    [
-        "li",
-        "tr",
-        "td",
-        "th",
-        "tbody",
-        "thead",
-        "tfoot",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "dd",
-        "dt",
-        "blockquote",
-        "pre",
-        "span",
-        "hr",
-        "summary",
-    ]
-)
+    ("li", "tr", "td", "th", "tbody", "thead", "tfoot", "h1", "h2", "h3", "h4", "h5", "h6", "dd",
+     "dt", "blockquote", "pre", "span", "hr", "summary")
+)  # fmt: skip
 LINE_BREAK = "\x01"
 # A figure with less text is a picture with its caption.
 FIGURE_CHARS = 400

@@ -15,100 +15,22 @@ FURNITURE, TEASER, CAPTION, LINKS, COMMENTS, FORM, NOSCRIPT = (1 << bit for bit 
 
 # Holds no text to read.
 UNREADABLE = frozenset(
-    [
-        "script",
-        "style",
-        "template",
-        "svg",
-        "canvas",
-        "audio",
-        "video",
-        "source",
-        "track",
-        "embed",
-        "object",
-        "applet",
-        "param",
-        "iframe",
-        "frame",
-        "frameset",
-        "noindex",
-        "head",
-        "link",
-        "math",
-        "map",
-        "area",
-        "input",
-        "select",
-        "option",
-        "optgroup",
-        "datalist",
-        "textarea",
-        "button",
-        "label",
-        "legend",
-        "progress",
-        "output",
-        "rp",
-        "rt",
-        "rtc",
-        "use",
-    ]
-)
+    ("script", "style", "template", "svg", "canvas", "audio", "video", "source", "track", "embed",
+     "object", "applet", "param", "iframe", "frame", "frameset", "noindex", "head", "link", "math",
+     "map", "area", "input", "select", "option", "optgroup", "datalist", "textarea", "button",
+     "label", "legend", "progress", "output", "rp", "rt", "rtc", "use")
+)  # fmt: skip
 # Is not the main text.
 ASIDE = UNREADABLE | frozenset(
     ["aside", "footer", "nav", "menu", "menuitem", "dialog", "picture", "marquee", "fieldset", "time"]
 )
 BLOCKS = frozenset(
-    [
-        "address",
-        "article",
-        "aside",
-        "blockquote",
-        "body",
-        "center",
-        "dd",
-        "details",
-        "dialog",
-        "div",
-        "dl",
-        "dt",
-        "fieldset",
-        "figcaption",
-        "figure",
-        "footer",
-        "form",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "header",
-        "hgroup",
-        "hr",
-        "html",
-        "li",
-        "main",
-        "menu",
-        "nav",
-        "noscript",
-        "ol",
-        "p",
-        "picture",
-        "pre",
-        "section",
-        "summary",
-        "table",
-        "tbody",
-        "td",
-        "tfoot",
-        "th",
-        "thead",
-        "tr",
-        "ul",
-    ]
-)
+    ("address", "article", "aside", "blockquote", "body", "center", "dd", "details", "dialog",
+     "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3",
+     "h4", "h5", "h6", "header", "hgroup", "hr", "html", "li", "main", "menu", "nav", "noscript",
+     "ol", "p", "picture", "pre", "section", "summary", "table", "tbody", "td", "tfoot", "th",
+     "thead", "tr", "ul")
+)  # fmt: skip
 MARKABLE = frozenset(["div", "li", "ul", "ol", "dl", "p", "section", "span", "table", "header", "details"])
 COMMENTABLE = frozenset(["div", "li", "ul", "ol", "dl", "section", "details"])
 FRAMES = frozenset(["article", "div", "main", "section"])
@@ -139,10 +61,10 @@ FURNITURE_WORDS = re.compile(
         "ads? adv adverts? advertisement advertising adsense dfp sponsor sponsored taboola outbrain criteo paid-content "
         # labels and switches
         "tags? taglist tagcloud categories category-list cats? taxonomy meta postmeta postinfo metadata ratings? votes? "
-        "icons? buttons? btn toggle rss options message-container suggest-links "
+        "icons? buttons? btn toggle rss options "
         # not for the eye
-        "noprint hide-print print-only screen-reader-text sr-only visually-?hidden expand collapsed obfuscated blurred "
-        "notloaded placeholder nocontent no-content hatom-extra editsection "
+        "noprint hide-print print-only screen-reader-text sr-only visually-?hidden expand collapsed "
+        "placeholder editsection "
         # media
         "embed embedded embeds slides? slider slideshow carousel gallery attachment viewport player video"
     )

@@ -1,7 +1,8 @@
 """The main text of a web page: its frame found by name, furniture and link lists out, paragraphs and lists kept.
 
-The order of what is tried follows trafilatura (Barbaresi 2021, https://aclanthology.org/2021.acl-demo.15): a frame
-with a telling name, then any paragraph of the page, then what the page says of itself in JSON-LD, then all text.
+The order of what is tried, and the bounds on lists of links, follow trafilatura (Barbaresi 2021,
+https://aclanthology.org/2021.acl-demo.15): a frame with a telling name, then any paragraph of the page, then what the
+page says of itself in JSON-LD, then all text.
 Everything works on the flat blocks of html.blocks, so a page is walked once.
 """
 
@@ -34,6 +35,8 @@ SKIPPED_WHEN_FAST = FURNITURE | COMMENTS | TEASER | CAPTION
 # With less text in paragraphs the page has its text in plain <div>s.
 PARAGRAPH_PAGE_CHARS = 750
 PARAGRAPH_KINDS = frozenset(("p", "blockquote", "pre", "td", "row", "br", "li", "more"))
+HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
+TEXT_KINDS = PARAGRAPH_KINDS | HEADINGS
 SENTENCE_ENDS = '.!?:"”»)…。！？：」』）'
 ARTICLE_BODY = re.compile(r'"articleBody"\s*:\s*("(?:[^"\\]|\\.)*")')
 JSON_LD = re.compile(r"<script[^>]{0,200}application/ld\+json[^>]{0,200}>", re.IGNORECASE)
@@ -107,39 +110,38 @@ def main_text(html: str, fast: bool = False) -> str:
 def _framed(blocks: Blocks) -> list[int]:
     """Blocks of the likeliest frame that holds text."""
     paragraph_chars = sum(size for size, kind in zip(blocks.size, blocks.kind, strict=True) if kind == "p")
-    kinds = frozenset(("div",)) if paragraph_chars < PARAGRAPH_PAGE_CHARS else frozenset()
+    kinds = TEXT_KINDS | {"div"} if paragraph_chars < PARAGRAPH_PAGE_CHARS else TEXT_KINDS
     frames = sorted(blocks.frames)
     tried = set()
-    for rank, order, start, stop, class_ in frames:
+    for place, (rank, order, start, stop, class_) in enumerate(frames):
         if rank in tried:
             continue
         tried.add(rank)
-        chosen = _kept(blocks, order, start, stop, ALL_MARKS, _TEXT_KINDS | kinds)
+        chosen = _kept(blocks, order, start, stop, ALL_MARKS, kinds)
         if len(chosen) < 2 and blocks.chars_of(chosen) < ENOUGH_CHARS:
             continue
         if rank == 1 and class_:
-            # An article in several bodies.
-            for other_rank, other_order, other_start, other_stop, other_class in frames:
-                if (other_rank, other_class) == (1, class_) and other_start >= stop:
-                    chosen += _kept(
-                        blocks, other_order, other_start, other_stop, ALL_MARKS, _TEXT_KINDS | kinds
-                    )
-                    stop = other_stop
-        elif rank == 2:
+            return chosen + _further_bodies(blocks, frames[place:], kinds)
+        if rank == 2:
             # The first <article> may be the teaser of another one.
-            others = (frame for frame in frames if frame[0] == 2)
-            largest = max(
-                (_kept(blocks, *frame[1:4], ALL_MARKS, _TEXT_KINDS | kinds) for frame in others),
-                key=blocks.chars_of,
-            )
-            if blocks.chars_of(largest) > 5 * blocks.chars_of(chosen):
-                chosen = largest
+            others = (_kept(blocks, *frame[1:4], ALL_MARKS, kinds) for frame in frames if frame[0] == 2)
+            largest = max(others, key=blocks.chars_of)
+            return largest if blocks.chars_of(largest) > 5 * blocks.chars_of(chosen) else chosen
         return chosen
     return []
 
 
-_HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
-_TEXT_KINDS = PARAGRAPH_KINDS | _HEADINGS
+def _further_bodies(
+    blocks: Blocks, frames: Sequence[tuple[int, int, int, int, str]], kinds: frozenset[str]
+) -> list[int]:
+    """Blocks of the frames behind the first that are named as it is: an article in several bodies."""
+    rank, _, _, last_stop, class_ = frames[0]
+    chosen = []
+    for other_rank, order, start, stop, other_class in frames:
+        if (other_rank, other_class) == (rank, class_) and start >= last_stop:
+            chosen += _kept(blocks, order, start, stop, ALL_MARKS, kinds)
+            last_stop = stop
+    return chosen
 
 
 def _kept(
@@ -190,7 +192,7 @@ def _tidied(blocks: Blocks, chosen: Sequence[int]) -> list[int]:
     for index in reversed(chosen):
         kind = blocks.kind[index]
         if index != chosen[0]:
-            is_heading = kind in _HEADINGS
+            is_heading = kind in HEADINGS
             if is_heading and (
                 (below[0] == "h" and kind >= below) or blocks.link_chars[index] > 0.8 * blocks.size[index]
             ):

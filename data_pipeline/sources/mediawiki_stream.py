@@ -204,6 +204,7 @@ class _Recoded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill the buffer with what comes next, as UTF-8; the number of bytes, 0 at the end."""
         ended = False
         while not self._ready and not ended:
             block = self._file.read1(READ_BYTES)

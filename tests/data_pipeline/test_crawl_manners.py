@@ -331,7 +331,7 @@ def test_a_folder_has_one_crawl_at_a_time(site: Site, tmp_path: Path) -> None:
     said: list[str] = []
 
     def second(query: str) -> Answer:
-        with pytest.raises(InputError, match="another crawl is under way") as error:
+        with pytest.raises(InputError, match="worked on by another process") as error:
             crawl(config(site), tmp_path)
         said.append(str(error.value))
         return linked()

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import InputError
+from data_pipeline.locks import locked
 from tests.workflows.conftest import ROOT, environment
-from workflows.locks import locked
 from workflows.workers import fit_workers
 
 GPU_NODE = {"CPU": 8.0, "GPU": 2.0}
@@ -100,7 +100,7 @@ def test_a_lock_is_refused_while_another_process_holds_it_and_free_when_that_one
 ) -> None:
     path = tmp_path / "runs" / "x" / ".lock"
     code = (
-        "import sys, time; from pathlib import Path; from workflows.locks import locked\n"
+        "import sys, time; from pathlib import Path; from data_pipeline.locks import locked\n"
         "with locked(Path(sys.argv[1]), 'name: run x'):\n    print('held', flush=True); time.sleep(600)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT, stdout=subprocess.PIPE)
