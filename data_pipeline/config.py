@@ -240,7 +240,8 @@ class TokenizerConfig:
     vocab_size: int = 16384
     """Tokens in the vocabulary, special ones included (at least 266)."""
     sample_bytes: int = 200 << 20
-    """Text that training looks at, at most; documents are taken in the order of their ids, which is random."""
+    """Text that training looks at, at most; documents are taken in the order of their ids, which is random, more of
+    them from sources of more weight."""
     min_frequency: int = 2
     """Pairs seen less often are never merged."""
 

@@ -286,6 +286,19 @@ def test_only_the_wanted_languages_are_kept(tmp_path: Path) -> None:
     assert [row["text"] for row in rows_of(Corpus(tmp_path / "ws" / "corpus"), "documents")] == [german]
 
 
+def test_the_newest_refresh_that_names_a_source_says_its_weight(tmp_path: Path) -> None:
+    corpus = Corpus(tmp_path / "ws" / "corpus")
+    for number, weights in enumerate(({"a": 2.0, "b": 3.0}, {"a": 1.0}), start=1):
+        sources = []
+        for name, weight in weights.items():
+            path = tmp_path / f"{name}{number}.jsonl"
+            path.write_text(json.dumps({"text": f"{prose(number)} {name}"}))
+            sources.append(SourceConfig(name=name, paths=[str(path)], weight=weight))
+        run(tmp_path / "ws", RefreshConfig(sources=sources))
+    assert corpus.source_weights(corpus.at(1)) == {"a": 2.0, "b": 3.0}
+    assert corpus.source_weights(corpus.at(2)) == {"b": 3.0}
+
+
 def test_a_source_is_treated_by_options_of_its_own(tmp_path: Path) -> None:
     german = "Der Bauer ging langsam über die Brücke und wartete auf den Zug am Abend."
     for name in ("a", "b"):
