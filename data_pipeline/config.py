@@ -331,7 +331,7 @@ class CrawlConfig:
     contact: str = ""
     """Your e-mail address or web page, sent with each request; must be set for any host but this machine."""
     connect_to: dict[str, str] = field(default_factory=dict)
-    """Fetch HOST from ADDRESS:PORT instead, like curl's --connect-to; WARC and corpus keep HOST."""
+    """Fetch HOST, or HOST:PORT, from ADDRESS:PORT instead, like curl's --connect-to; WARC and corpus keep HOST."""
     allow_private: list[str] = field(default_factory=list)
     """Hosts that may resolve to private or loopback addresses."""
 
@@ -384,7 +384,14 @@ class CrawlConfig:
 
     def is_local(self, host: str) -> bool:
         """Whether the user named this host as one on the own machine or network."""
-        return host in self.connect_to or host in self.allow_private
+        return host in self.allow_private or any(
+            key == host or (key.startswith(f"{host}:") and key[len(host) + 1 :].isdecimal())
+            for key in self.connect_to
+        )
+
+    def place_to_connect(self, host: str, port: int) -> str:
+        """The ADDRESS:PORT that the user named for a host, or ""."""
+        return self.connect_to.get(f"{host}:{port}", self.connect_to.get(host, ""))
 
     @property
     def user_agent(self) -> str:
