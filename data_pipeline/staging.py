@@ -1,6 +1,6 @@
 """Input files through every per-document step into staged Parquet files, in one Ray Data map.
 
-    read -> extract -> clean -> identify the language -> filter -> sign
+    read -> STEPS (extract, clean, identify the language, filter) -> sign
 
 A unit of files is one task and one staged file of schema.STAGED: every record that was read is a row of it, kept
 ones with a null `reason`, removed ones with theirs.
@@ -181,17 +181,45 @@ def process(table: pa.Table, config: RefreshConfig) -> pa.Table:
     """
     reasons = [schema.Verdict(reason) if reason else None for reason in table["reason"].to_pylist()]
     alive, unread = schema.split(table.drop_columns(["reason"]), "read", reasons)
-    alive, empty = extract.extract(alive, config.extraction)
-    alive = clean.clean(alive, config.clean)
-    alive, foreign = language.identify(alive, config.language)
-    alive, poor = filters.filter_documents(alive)
+    parts = [unread]
+    for _, step in STEPS:
+        alive, removed = step(alive, config)
+        parts.append(removed)
     alive = schema.replace_column(
         alive, "signature", minhash.signatures(alive["text"].to_pylist(), config.dedup)
     )
-    rows = pa.concat_tables(
-        [schema.conform(_identified(part), schema.STAGED) for part in (alive, unread, empty, foreign, poor)]
-    )
-    return rows.sort_by("row_id")
+    rows = [schema.conform(_identified(part), schema.STAGED) for part in (alive, *parts)]
+    return pa.concat_tables(rows).sort_by("row_id")
+
+
+# Takes the living rows; gives back those it keeps and those it removes.
+Step = Callable[[pa.Table, RefreshConfig], tuple[pa.Table, pa.Table]]
+
+
+def _extract(table: pa.Table, config: RefreshConfig) -> tuple[pa.Table, pa.Table]:
+    return extract.extract(table, config.extraction)
+
+
+def _clean(table: pa.Table, config: RefreshConfig) -> tuple[pa.Table, pa.Table]:
+    return schema.keep_all(clean.clean(table, config.clean))
+
+
+def _identify(table: pa.Table, config: RefreshConfig) -> tuple[pa.Table, pa.Table]:
+    return language.identify(table, config.language)
+
+
+def _filter(table: pa.Table, config: RefreshConfig) -> tuple[pa.Table, pa.Table]:
+    return filters.filter_documents(table)
+
+
+# What every document goes through between reading and signing, in this order; a refresh and an explanation both
+# walk it. A step that only changes rows ends in schema.keep_all.
+STEPS: tuple[tuple[str, Step], ...] = (
+    (extract.STAGE, _extract),
+    ("clean", _clean),
+    (language.STAGE, _identify),
+    (filters.STAGE, _filter),
+)
 
 
 def _identified(table: pa.Table) -> pa.Table:
