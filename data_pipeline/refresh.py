@@ -274,6 +274,10 @@ def _part(staged: pa.Table, removals: pa.Table, version: int) -> tuple[pa.Table,
     staged = schema.replace_column(staged, "version", pa.array([version] * staged.num_rows, pa.int64()))
     samples = pc.utf8_slice_codeunits(staged["text"], 0, SAMPLE_CHARS)
     staged = schema.replace_column(staged, "text_sample", samples)
+    # What was removed before it came to a text of its own has no length.
+    has_text = pc.invert(pc.is_in(staged["stage"], pa.array(schema.BEFORE_TEXT)))
+    lengths = pc.if_else(has_text, staged["num_chars"], pa.scalar(None, pa.int64()))
+    staged = schema.replace_column(staged, "num_chars", lengths)
     return staged.filter(pc.is_null(staged["reason"])), staged.filter(pc.is_valid(staged["reason"]))
 
 

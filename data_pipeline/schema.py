@@ -34,7 +34,8 @@ DOCUMENTS = pa.schema(
     ]
 )
 
-# Contract: corpus/removed; `value` and `threshold` say by how much a rule was missed.
+# Contract: corpus/removed; `value` and `threshold` say by how much a rule was missed. What was measured before a
+# document was removed stands beside them, null where it came to no text or the step was not reached.
 REMOVED = pa.schema(
     [
         ("doc_id", S),
@@ -48,6 +49,10 @@ REMOVED = pa.schema(
         ("value", F64),
         ("threshold", F64),
         ("text_sample", S),
+        ("num_chars", I64),
+        ("num_words", I64),
+        ("lang", S),
+        ("lang_score", F64),
         ("version", I64),
     ]
 )
@@ -104,7 +109,6 @@ RAW = pa.schema(
     [
         ("row_id", I64),
         ("source", S),
-        ("preset", S),
         ("input_file", S),
         ("uri", S),
         ("title", S),
@@ -115,6 +119,9 @@ RAW = pa.schema(
         ("metadata", S),
     ]
 )
+
+# Steps that remove what came to no text of its own.
+BEFORE_TEXT = ("read", "extract")
 
 VERDICT = pa.schema([("stage", S), ("reason", S), ("value", F64), ("threshold", F64)])
 
@@ -165,6 +172,11 @@ def split(table: pa.Table, stage: str, verdicts: Sequence[Verdict | None]) -> tu
     for name, values in columns.items():
         removed = removed.append_column(VERDICT.field(name), pa.array(values, VERDICT.field(name).type))
     return table.filter(kept), removed
+
+
+def keep_all(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """What `split` gives where no row is removed."""
+    return table, table.slice(0, 0)
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
