@@ -20,11 +20,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline import clean, dedup
 from data_pipeline.atomic import write_json
 from data_pipeline.corpus import Corpus
 from data_pipeline.differences import windows
+from data_pipeline.repairs import Repair, repairs
 
+NEAR = "near_dedup"
 NUM_REPAIRS = 8  # of a source
 NUM_PAIRS = 40
 LINES_OF_A_TEXT = 3
@@ -61,8 +62,8 @@ def load(path: Path) -> Evidence:
 
 
 def least_similar(removals: pa.Table) -> pa.Table:
-    """The removals (rows of dedup.REMOVALS) that are looked at side by side."""
-    near = removals.filter(pc.equal(removals["stage"], dedup.NEAR))
+    """The removals (row_id, stage, duplicate_of, similarity ...) that are looked at side by side."""
+    near = removals.filter(pc.equal(removals["stage"], NEAR))
     order = [("similarity", "ascending"), ("row_id", "ascending")]
     return near.sort_by(order).slice(0, NUM_PAIRS).select(["row_id", "duplicate_of", "similarity"])
 
@@ -92,11 +93,11 @@ def _first_of_each_source(repaired: pa.Table) -> Iterable[Row]:
 
 
 def _repair(row: Row) -> Row:
-    lines = [_around_the_change(line) for line in islice(clean.repairs(row["unrepaired"]), LINES_OF_A_TEXT)]
+    lines = [_around_the_change(line) for line in islice(repairs(row["unrepaired"]), LINES_OF_A_TEXT)]
     return {**{name: row[name] for name in ("source", "uri", "doc_id")}, "lines": lines}
 
 
-def _around_the_change(line: clean.Repair) -> Row:
+def _around_the_change(line: Repair) -> Row:
     pairs = enumerate(zip(line.before, line.after, strict=False))
     change = next((index for index, pair in pairs if pair[0] != pair[1]), 0)
     part = slice(max(0, change - LINE_CONTEXT), max(0, change - LINE_CONTEXT) + LINE_CHARS)
@@ -115,22 +116,22 @@ def gather(
     before = Evidence() if latest is None else load(corpus.evidence(latest["version"]))
     parts = [json.loads(side_file(path).read_text(encoding="utf-8")) for path in staged_files]
     num_repaired = Counter(before.num_repaired)
-    repairs = list(before.repairs)
+    examples = list(before.repairs)
     for part in parts:
         num_repaired.update(part["num_repaired"])
-        repairs += part["repairs"]
+        examples += part["repairs"]
     texts = [row for part in parts for row in part["texts"]]
     shown = sorted(
         [*before.pairs, *_side_by_side(texts, pairs, corpus, latest)],
         key=lambda pair: (pair["similarity"], pair["doc_id"], pair["keeper"]),
     )
-    return Evidence(dict(sorted(num_repaired.items())), _smallest_ids(repairs), shown[:NUM_PAIRS])
+    return Evidence(dict(sorted(num_repaired.items())), _smallest_ids(examples), shown[:NUM_PAIRS])
 
 
-def _smallest_ids(repairs: Iterable[Row]) -> list[Row]:
+def _smallest_ids(rows: Iterable[Row]) -> list[Row]:
     taken: Counter[str] = Counter()
     chosen = []
-    for row in sorted(repairs, key=lambda row: (row["source"], row["doc_id"])):
+    for row in sorted(rows, key=lambda row: (row["source"], row["doc_id"])):
         taken[row["source"]] += 1
         if taken[row["source"]] <= NUM_REPAIRS:
             chosen.append(row)

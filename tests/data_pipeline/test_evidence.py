@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline import differences, evidence, schema
-from data_pipeline.clean import FTFY, repairs
 from data_pipeline.config import RefreshConfig, SourceConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.refresh import refresh
+from data_pipeline.repairs import SETTINGS, repairs
 from tests.data_pipeline.made_inputs import prose, reworded
 
 # ------------------------------------------------------------------------------------------------- what ftfy did
@@ -37,7 +37,7 @@ from tests.data_pipeline.made_inputs import prose, reworded
 def test_the_repaired_lines_are_those_that_ftfy_changes(text: str) -> None:
     found = {repair.before: repair.after for repair in repairs(text)}
     lines = [found.get(line, line) for line in text.split("\n")]
-    assert "\n".join(lines) == ftfy.fix_text(text, FTFY)
+    assert "\n".join(lines) == ftfy.fix_text(text, SETTINGS)
     assert all(repair.steps and repair.before != repair.after for repair in repairs(text))
 
 
@@ -52,7 +52,7 @@ def test_whatever_the_text_its_repairs_make_up_what_ftfy_makes_of_it(text: str) 
         else:
             out.append(line)
     assert queue == []
-    assert "\n".join(out) == ftfy.fix_text(text, FTFY)
+    assert "\n".join(out) == ftfy.fix_text(text, SETTINGS)
 
 
 def test_a_step_says_how_the_bytes_went_wrong() -> None:
