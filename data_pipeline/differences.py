@@ -55,10 +55,9 @@ def _where_they_meet_again(left: Sequence[str], right: Sequence[str]) -> tuple[i
     for index in range(same, len(left) - RUN + 1):
         place = runs.get(tuple(left[index : index + RUN]))
         if place is not None:
-            reach = MAX_TOKENS // 2
-            if max(index, place) <= MAX_TOKENS - reach // 2:
+            if max(index, place) <= MAX_TOKENS // 2:
                 return 0, 0
-            return max(0, index - reach), max(0, place - reach)
+            return max(0, index - MAX_TOKENS // 4), max(0, place - MAX_TOKENS // 4)
     return 0, 0
 
 
