@@ -183,7 +183,7 @@ def process(table: pa.Table, treatment: Treatment) -> pa.Table:
     alive, empty = extract.extract(alive, treatment.extraction)
     alive = clean.clean(alive, treatment.clean)
     alive, foreign = language.identify(alive, treatment.language)
-    alive, poor = filters.filter_documents(alive, treatment.filters)
+    alive, poor = filters.filter_documents(alive, treatment.filters, treatment.block)
     alive = schema.replace_column(
         alive, "signature", minhash.signatures(alive["text"].to_pylist(), treatment.dedup)
     )
