@@ -213,7 +213,7 @@ def _identify(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table
 
 
 def _filter(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
-    return filters.filter_documents(table, treatment.filters)
+    return filters.filter_documents(table, treatment.filters, treatment.block)
 
 
 # What every document goes through between reading and signing, in this order; a refresh and an explanation both
