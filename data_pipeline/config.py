@@ -18,7 +18,7 @@ from data_pipeline.shards import canonical_json
 
 SOURCE_KINDS = ("web", "books", "wiki", "files")
 # Options that a source may have of its own, instead of the refresh's.
-PER_SOURCE = ("extraction", "clean", "language")
+PER_SOURCE = ("extraction", "clean", "language", "block")
 SIGNATURE_SCHEME = "affine32"
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -61,6 +61,8 @@ class SourceConfig:
     """How this source's text is normalised; empty: as for all."""
     language: LanguageConfig | None = None
     """Which languages are kept of this source; empty: as for all."""
+    block: BlockConfig | None = None
+    """Addresses and words that nothing is kept of in this source; empty: as for all."""
 
     def validate(self, where: str = "sources") -> None:
         """Raise InputError, naming the field, when the source cannot be read as configured."""
@@ -131,6 +133,34 @@ class LanguageConfig:
 
 
 @dataclass(frozen=True)
+class BlockConfig:
+    """Addresses and words that nothing is wanted of, in files of your own."""
+
+    urls: list[str] = field(default_factory=list)
+    """Files with a domain or the beginning of an address on each line; what lies there is removed."""
+    words: list[str] = field(default_factory=list)
+    """Files with a word or phrase on each line; documents with more of them than filters.max_blocked_word_ratio are removed."""
+
+    def validate(self, where: str = "block") -> None:
+        """Raise InputError for a file that is not there."""
+        from data_pipeline.sources import as_path
+
+        for option, files in (("urls", self.urls), ("words", self.words)):
+            for file in files:
+                if not as_path(file).is_file():
+                    raise InputError(f"{where}.{option}: there is no file {file}")
+
+    def content(self) -> dict[str, list[str]]:
+        """What the files hold, as sha256 of each."""
+        from data_pipeline.sources import as_path
+
+        return {
+            option: [hashlib.sha256(as_path(file).read_bytes()).hexdigest() for file in files]
+            for option, files in (("urls", self.urls), ("words", self.words))
+        }
+
+
+@dataclass(frozen=True)
 class DedupConfig:
     """How near-duplicates are found."""
 
@@ -172,6 +202,7 @@ class Treatment:
     extraction: ExtractConfig
     clean: CleanConfig
     language: LanguageConfig
+    block: BlockConfig
     filters: FilterOptions
     dedup: DedupConfig
 
@@ -186,6 +217,8 @@ class RefreshConfig:
     """How text is normalised."""
     language: LanguageConfig = field(default_factory=LanguageConfig)
     """Which languages are kept."""
+    block: BlockConfig = field(default_factory=BlockConfig)
+    """Addresses and words that nothing is kept of."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
     """How duplicates are found."""
     extraction: ExtractConfig = field(default_factory=ExtractConfig)
@@ -221,8 +254,10 @@ class RefreshConfig:
         """The configuration as plain values: what decides how text is treated, so no paths and no task sizes."""
         content = asdict(self)
         del content["unit_bytes"]
-        for source in content["sources"]:
-            del source["paths"]
+        content["block"] = self.block.content()
+        for source, values in zip(self.sources, content["sources"], strict=True):
+            del values["paths"]
+            values["block"] = source.block and source.block.content()
         return content
 
     @property

@@ -125,6 +125,32 @@ class Corpus:
             return wanted.empty_table()
         return self.scan(table, version).to_table(columns=list(columns))
 
+    def find(
+        self, table: str, version: dict[str, Any], column: str, values: Sequence[str], columns: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """The rows in which a column has one of some values, in the order of the files.
+
+        Only that column is read as a whole: of the others, the row groups where it was found, a little at a time.
+        """
+        wanted = pa.array(values, pa.string())
+        fields = pa.schema([TABLES[table].field(name) for name in columns])
+        rows: list[dict[str, Any]] = []
+        for path in self.files(table, version):
+            with pq.ParquetFile(path) as file:
+                known = [name for name in columns if name in file.schema_arrow.names]
+                for group in range(file.num_row_groups):
+                    keys = file.read_row_group(group, columns=[column])[column]
+                    if not pc.any(pc.is_in(keys, wanted)).as_py():
+                        continue
+                    for batch in file.iter_batches(64, [group], list({column, *known})):
+                        found = pa.table(batch.filter(pc.is_in(batch[column], wanted)))
+                        rows += schema.conform(found, fields).to_pylist()
+        return rows
+
+    def evidence(self, version: int) -> Path:
+        """What a version's report shows beside the tables (data_pipeline.evidence)."""
+        return self.root / "reports" / f"version-{version:06d}.json"
+
     def prepare(self) -> dict[str, Any] | None:
         """Make the tables where they are missing, undo what a killed refresh left; return the newest version."""
         latest = self.latest()

@@ -27,7 +27,8 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from data_pipeline import dedup, schema
+from data_pipeline import dedup, evidence, schema
+from data_pipeline.atomic import write_json
 from data_pipeline.config import RefreshConfig
 from data_pipeline.corpus import Corpus, DataFile
 from data_pipeline.engine import collect, from_tables, map_tables
@@ -98,12 +99,12 @@ def refresh(
         removals = _find_duplicates(corpus, config, latest, staging, progress)
         _guard_losses(config, staging, removals)
         progress("writing tables")
-        files, counts = _write_tables(corpus, latest, staging, removals)
-        row = corpus.commit(
-            files,
-            _input_rows(inputs, config, read, counts, latest),
-            _version_row(config, latest, inputs, counts),
-        )
+        pairs = evidence.least_similar(removals)
+        files, counts = _write_tables(corpus, latest, staging, removals, pairs)
+        version_row = _version_row(config, latest, inputs, counts)
+        examples = evidence.gather(staged_files(staging), pairs, corpus, latest)
+        evidence.save(examples, corpus.evidence(version_row["version"]))
+        row = corpus.commit(files, _input_rows(inputs, config, read, counts, latest), version_row)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     damaged = [(inputs[index].name, error) for index, (_, error) in sorted(read.items()) if error]
@@ -216,7 +217,7 @@ def _guard_losses(config: RefreshConfig, staging: Path, removals: pa.Table) -> N
 
 
 def _write_tables(
-    corpus: Corpus, latest: dict[str, Any] | None, staging: Path, removals: pa.Table
+    corpus: Corpus, latest: dict[str, Any] | None, staging: Path, removals: pa.Table, pairs: pa.Table
 ) -> tuple[list[DataFile], FileCounts]:
     """Write the version's files; return them and what became of each file's documents."""
     version = (latest["version"] if latest else 0) + 1
@@ -226,7 +227,12 @@ def _write_tables(
         for path in staged_files(staging)
     ]
     written = map_tables(
-        from_tables(units), _write_unit, root=str(corpus.root), version=version, removals=ray.put(removals)
+        from_tables(units),
+        _write_unit,
+        root=str(corpus.root),
+        version=version,
+        removals=ray.put(removals),
+        pairs=pairs,
     )
     rows = collect(written, WRITTEN).to_pylist()
     files = [
@@ -247,8 +253,10 @@ WRITTEN = pa.schema(
 )  # fmt: skip
 
 
-def _write_unit(unit: pa.Table, root: str, version: int, removals: ray.ObjectRef) -> pa.Table:
-    """Part one staged file into documents, removed and signatures; runs in a Ray task."""
+def _write_unit(
+    unit: pa.Table, root: str, version: int, removals: ray.ObjectRef, pairs: pa.Table
+) -> pa.Table:
+    """Part one staged file into documents, removed and signatures, with a file of examples beside it; a Ray task."""
     corpus = Corpus(Path(root))
     decided: pa.Table = ray.get(removals)
     rows: list[dict[str, Any]] = []
@@ -259,6 +267,7 @@ def _write_unit(unit: pa.Table, root: str, version: int, removals: ray.ObjectRef
             if content.num_rows:
                 rows.append(asdict(corpus.write_file(table, content, name)))
         rows.extend(_count_by_file(kept, removed))
+        write_json(evidence.side_file(Path(path)), evidence.collect(staged, pairs))
     return pa.Table.from_pylist(rows, schema=WRITTEN)
 
 

@@ -125,12 +125,13 @@ BEFORE_TEXT = ("read", "extract")
 
 VERDICT = pa.schema([("stage", S), ("reason", S), ("value", F64), ("threshold", F64)])
 
-# What a refresh keeps on disk between reading and committing: documents and removed rows side by side.
+# What a refresh keeps on disk between reading and committing: documents and removed rows side by side, and the texts
+# that ftfy changed as they were before.
 STAGED = pa.schema(
     [("row_id", I64)]
     + [field for field in DOCUMENTS if field.name != "version"]
     + list(VERDICT)
-    + [("signature", pa.binary())]
+    + [("unrepaired", S), ("signature", pa.binary())]
 )
 
 

@@ -21,6 +21,7 @@ import xxhash
 from data_pipeline import clean, extract, filters, language, minhash, schema
 from data_pipeline.config import RefreshConfig, SourceConfig, Treatment
 from data_pipeline.engine import from_tables, map_tables, stream
+from data_pipeline.repairs import before_repairs
 from data_pipeline.sources import Record, Span, as_path, read_records, split_file
 
 Progress = Callable[[str], None]
@@ -200,7 +201,11 @@ def _extract(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]
 
 
 def _clean(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
-    return schema.keep_all(clean.clean(table, treatment.clean))
+    cleaned = clean.clean(table, treatment.clean)
+    if not treatment.clean.fix_encoding:
+        return schema.keep_all(cleaned)
+    unrepaired = before_repairs(table["text"].to_pylist(), cleaned["text"].to_pylist())
+    return schema.keep_all(schema.replace_column(cleaned, "unrepaired", pa.array(unrepaired, pa.string())))
 
 
 def _identify(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
@@ -208,7 +213,7 @@ def _identify(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table
 
 
 def _filter(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
-    return filters.filter_documents(table, treatment.filters)
+    return filters.filter_documents(table, treatment.filters, treatment.block)
 
 
 # What every document goes through between reading and signing, in this order; a refresh and an explanation both
