@@ -36,7 +36,7 @@ class SourceConfig:
     kind: str = "files"
     """How to read it: web (WARC, ARC, WET, HTML), books (Gutenberg text), wiki (MediaWiki XML) or files (JSONL, Parquet, Arrow, text)."""
     paths: list[str] = field(default_factory=list)
-    """Files, folders (searched to the bottom), globs, or URIs of such (http, https, memory; s3 and gs with s3fs, gcsfs)."""
+    """Files, folders (searched to the bottom), globs, or URIs of such (s3, gs, http, https ...)."""
     license: str = ""
     """Licence that is recorded with each document."""
     preset: str = ""

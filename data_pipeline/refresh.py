@@ -33,8 +33,8 @@ from data_pipeline.config import RefreshConfig
 from data_pipeline.corpus import Corpus, DataFile
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
-from data_pipeline.shards import canonical_json, file_sha256
-from data_pipeline.sources import list_files
+from data_pipeline.shards import canonical_json
+from data_pipeline.sources import fingerprint, is_local, list_files
 from data_pipeline.staging import InputFile, Progress, stage_files, staged_files
 
 SAMPLE_CHARS = 300
@@ -132,16 +132,18 @@ def find_inputs(
     listed = [(index, path) for index, source in enumerate(config.sources) for path in list_files(source)]
     progress(f"checking {len(listed)} input files")
     with ThreadPoolExecutor(4) as pool:
-        digests = list(pool.map(file_sha256, [path for _, path in listed]))
+        contents = list(pool.map(fingerprint, [path for _, path in listed]))
     seen_table = corpus.read("inputs", latest, ["path", "size", "sha256"])
     seen = set(zip(*(seen_table[name].to_pylist() for name in ("path", "size", "sha256")), strict=True))
     base = base.resolve()
     found = []
-    for (index, path), digest in zip(listed, digests, strict=True):
-        name = str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
-        found.append(InputFile(path, name, index, path.stat().st_size, digest))
+    for (index, path), (size, digest) in zip(listed, contents, strict=True):
+        is_below = is_local(path) and path.is_relative_to(base)
+        name = str(path.relative_to(base)) if is_below else str(path)
+        found.append(InputFile(path, name, index, size, digest))
     found.sort(key=lambda file: (file.source, file.name))
-    return [(file, (file.name, file.size, file.sha256) in seen) for file in found]
+    # What could not be read to its end has no sha256, and is tried again by each refresh.
+    return [(file, file.sha256 != "" and (file.name, file.size, file.sha256) in seen) for file in found]
 
 
 # ------------------------------------------------------------------------------------------- deduplication
