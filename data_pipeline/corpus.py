@@ -96,11 +96,14 @@ class Corpus:
         return DeltaTable(str(self.path(table)), version=version[f"{table}_version"]).to_pyarrow_dataset()
 
     def read(self, table: str, version: dict[str, Any] | None, columns: Sequence[str]) -> pa.Table:
-        """Chosen columns of one table at one version; an empty table where there is no version yet."""
+        """Chosen columns of one table at one version, null where the version is older than the column; an empty
+        table where there is no version yet."""
+        wanted = pa.schema([TABLES[table].field(name) for name in columns])
         if version is None:
-            wanted = pa.schema([TABLES[table].field(name) for name in columns])
             return wanted.empty_table()
-        return self.scan(table, version).to_table(columns=list(columns))
+        stored = self.scan(table, version)
+        present = [name for name in columns if name in stored.schema.names]
+        return schema.conform(stored.to_table(columns=present), wanted)
 
     def prepare(self) -> dict[str, Any] | None:
         """Make the tables where they are missing, undo what a killed refresh left; return the newest version."""
@@ -119,6 +122,7 @@ class Corpus:
                 table = DeltaTable(str(path))
                 if table.version() > 0:
                     table.restore(0)
+            _add_columns(DeltaTable(str(path)), columns)
         return latest
 
     def commit(
@@ -204,7 +208,15 @@ class Corpus:
         )
 
 
-STAGES = ("read", "extract", "language", "filter", "exact_dedup", "near_dedup", "kept")
+STAGES = ("read", "extract", "language", "filter", "quality", "exact_dedup", "near_dedup", "kept")
+
+
+def _add_columns(table: DeltaTable, columns: pa.Schema) -> None:
+    """Give a table of an older gptmill the columns that it lacks; its rows have null there."""
+    known = {field.name for field in table.schema().fields}
+    missing = [field for field in Schema.from_arrow(columns).fields if field.name not in known]
+    if missing:
+        table.alter.add_columns(missing)
 
 
 def _differs(table: DeltaTable, path: Path, committed: int) -> bool:

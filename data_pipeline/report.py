@@ -23,6 +23,7 @@ COLOURS = {
     "extract": "#c8a13a",
     "language": "#7b6fd0",
     "filter": "#d06a4c",
+    "quality": "#b8457a",
     "exact_dedup": "#4c8fd0",
     "near_dedup": "#2f5f9a",
 }

@@ -1,6 +1,6 @@
 """Input files through every per-document step into staged Parquet files, in one Ray Data map.
 
-    read -> extract -> clean -> identify the language -> filter -> sign
+    read -> extract -> clean -> identify the language -> filter -> score the quality -> sign
 
 A unit of files is one task and one staged file of schema.STAGED: every record that was read is a row of it, kept
 ones with a null `reason`, removed ones with theirs.
@@ -22,6 +22,7 @@ from data_pipeline import clean, extract, filters, language, minhash, schema
 from data_pipeline.config import RefreshConfig, SourceConfig
 from data_pipeline.engine import from_tables, map_tables, stream
 from data_pipeline.filter_presets import preset_of
+from data_pipeline.quality.scoring import score_documents
 from data_pipeline.sources import Record, Span, as_path, read_records, split_file
 
 Progress = Callable[[str], None]
@@ -185,11 +186,15 @@ def process(table: pa.Table, config: RefreshConfig) -> pa.Table:
     alive = clean.clean(alive, config.clean)
     alive, foreign = language.identify(alive, config.language)
     alive, poor = filters.filter_documents(alive)
+    alive, weak = score_documents(alive, config.quality)
     alive = schema.replace_column(
         alive, "signature", minhash.signatures(alive["text"].to_pylist(), config.dedup)
     )
     rows = pa.concat_tables(
-        [schema.conform(_identified(part), schema.STAGED) for part in (alive, unread, empty, foreign, poor)]
+        [
+            schema.conform(_identified(part), schema.STAGED)
+            for part in (alive, unread, empty, foreign, poor, weak)
+        ]
     )
     return rows.sort_by("row_id")
 
