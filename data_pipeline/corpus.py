@@ -121,8 +121,7 @@ class Corpus:
     def read(self, table: str, version: dict[str, Any] | None, columns: Sequence[str]) -> pa.Table:
         """Chosen columns of one table at one version; an empty table where there is no version yet."""
         if version is None:
-            wanted = pa.schema([TABLES[table].field(name) for name in columns])
-            return wanted.empty_table()
+            return pa.schema([TABLES[table].field(name) for name in columns]).empty_table()
         return self.scan(table, version).to_table(columns=list(columns))
 
     def find(
@@ -271,7 +270,7 @@ class Corpus:
         )
 
 
-STAGES = ("read", "extract", "language", "filter", "exact_dedup", "near_dedup", "kept")
+STAGES = ("read", "extract", "language", "filter", "quality", "exact_dedup", "near_dedup", "kept")
 
 
 def _count(rows: pads.Dataset, columns: Sequence[str], condition: pc.Expression | None = None) -> Groups:

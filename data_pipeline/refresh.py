@@ -33,6 +33,7 @@ from data_pipeline.config import RefreshConfig
 from data_pipeline.corpus import Corpus, DataFile
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
+from data_pipeline.quality.scoring import with_model
 from data_pipeline.shards import canonical_json
 from data_pipeline.sources import fingerprint, is_local, list_files
 from data_pipeline.staging import InputFile, Progress, stage_files, staged_files
@@ -78,6 +79,7 @@ def refresh(
         InputError: nothing to read, signatures of another scheme, or a source that would lose too much.
     """
     config.validate()
+    config = with_model(config, corpus.root)
     latest = corpus.prepare()
     if latest is not None and latest["signature_scheme"] != config.dedup.scheme:
         raise InputError(

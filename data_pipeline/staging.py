@@ -1,6 +1,6 @@
 """Input files through every per-document step into staged Parquet files, in one Ray Data map.
 
-    read -> STEPS (extract, clean, identify the language, filter) -> sign
+    read -> STEPS (extract, clean, identify the language, filter, score the quality) -> sign
 
 A unit of files is one task and one staged file of schema.STAGED: every record that was read is a row of it, kept
 ones with a null `reason`, removed ones with theirs.
@@ -21,6 +21,7 @@ import xxhash
 from data_pipeline import clean, extract, filters, language, minhash, schema
 from data_pipeline.config import RefreshConfig, SourceConfig, Treatment
 from data_pipeline.engine import from_tables, map_tables, stream
+from data_pipeline.quality import scoring
 from data_pipeline.repairs import before_repairs
 from data_pipeline.sources import Record, Span, as_path, read_records, split_file
 
@@ -216,6 +217,10 @@ def _filter(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
     return filters.filter_documents(table, treatment.filters, treatment.block)
 
 
+def _score(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return scoring.score_documents(table, treatment.quality)
+
+
 # What every document goes through between reading and signing, in this order; a refresh and an explanation both
 # walk it. A step that only changes rows ends in schema.keep_all.
 STEPS: tuple[tuple[str, Step], ...] = (
@@ -223,6 +228,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("clean", _clean),
     (language.STAGE, _identify),
     (filters.STAGE, _filter),
+    (scoring.STAGE, _score),
 )
 
 

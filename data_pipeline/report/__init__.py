@@ -37,6 +37,7 @@ COLOURS = {
     "language": "#7b6fd0",
     "filter": "#d06a4c",
     "quality": "#b8457a",
+    "quality": "#b8457a",
     "exact_dedup": "#4c8fd0",
     "near_dedup": "#2f5f9a",
 }
