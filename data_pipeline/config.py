@@ -9,6 +9,7 @@ import hashlib
 import math
 import re
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ from data_pipeline.shards import canonical_json
 
 SOURCE_KINDS = ("web", "books", "wiki", "files")
 # Options that a source may have of its own, instead of the refresh's.
-PER_SOURCE = ("extraction", "clean", "language")
+PER_SOURCE = ("extraction", "clean", "language", "block")
 SIGNATURE_SCHEME = "affine32"
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -61,6 +62,8 @@ class SourceConfig:
     """How this source's text is normalised; empty: as for all."""
     language: LanguageConfig | None = None
     """Which languages are kept of this source; empty: as for all."""
+    block: BlockConfig | None = None
+    """Addresses and words that nothing is kept of in this source; empty: as for all."""
 
     def validate(self, where: str = "sources") -> None:
         """Raise InputError, naming the field, when the source cannot be read as configured."""
@@ -131,6 +134,138 @@ class LanguageConfig:
 
 
 @dataclass(frozen=True)
+class BlockConfig:
+    """Addresses and words that nothing is wanted of, in files of your own."""
+
+    urls: list[str] = field(default_factory=list)
+    """Files with a domain or the beginning of an address on each line; what lies there is removed."""
+    words: list[str] = field(default_factory=list)
+    """Files with a word or phrase on each line; documents with more of them than filters.max_blocked_word_ratio are removed."""
+
+    def validate(self, where: str = "block") -> None:
+        """Raise InputError for a file that is not there."""
+        from data_pipeline.sources import as_path
+
+        for option, files in (("urls", self.urls), ("words", self.words)):
+            for file in files:
+                if not as_path(file).is_file():
+                    raise InputError(f"{where}.{option}: there is no file {file}")
+
+    def content(self) -> dict[str, list[str]]:
+        """What the files hold, as sha256 of each."""
+        from data_pipeline.sources import as_path
+
+        return {
+            option: [hashlib.sha256(as_path(file).read_bytes()).hexdigest() for file in files]
+            for option, files in (("urls", self.urls), ("words", self.words))
+        }
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """Which quality model scores the documents, and the score from which they are kept."""
+
+    model: str = ""
+    """Name of a model that --train_quality made for this corpus, or a folder with one; empty scores nothing."""
+    min_score: float = 0.0
+    """Least score of a document, from 0 (like the bad examples) to 1 (like the good ones); 0 only scores."""
+    min_scores: dict[str, float] = field(default_factory=dict)
+    """Least score by source, where it is another: {web: 0.3, book: 0}."""
+    model_hash: str = ""
+    """Refuse any model but the one of this hash; filled in where it is empty, and part of the configuration's hash."""
+
+    def validate(self, sources: list[str]) -> None:
+        """Raise InputError, naming the field, for values that cannot work.
+
+        Args:
+            sources: names of the configured sources.
+        """
+        bounds = {"min_score": self.min_score} | {
+            f"min_scores.{source}": score for source, score in self.min_scores.items()
+        }
+        for option, score in bounds.items():
+            if not 0 <= score <= 1:
+                raise InputError(f"quality.{option}: {score} is outside 0 to 1")
+            if score and not self.model:
+                raise InputError(f"quality.{option}: {score} needs scores; name a model with quality.model")
+        if self.model_hash and not self.model:
+            raise InputError("quality.model_hash: the hash is of no model; name it with quality.model")
+        if "/" not in self.model and not re.fullmatch(r"[A-Za-z0-9_-]*", self.model):
+            raise InputError(
+                f"quality.model: {self.model!r} is neither a name (letters, digits, - and _) nor a path"
+            )
+        for source in self.min_scores:
+            if source not in sources:
+                raise InputError(
+                    f"quality.min_scores: {source} is none of the sources ({', '.join(sources) or 'none given'})"
+                )
+
+
+@dataclass(frozen=True)
+class QualityTraining:
+    """Train a quality model instead of refreshing: what is good, what is bad, and how it learns."""
+
+    name: str = ""
+    """Name of the model to train, kept in corpus/quality/NAME for quality.model; empty refreshes as ever."""
+    good: list[str] | str = field(default_factory=list)
+    """Sources whose documents are good examples: wiki,book. Those given in this call are read from their files, with
+    the same steps as in a refresh; the others from the newest version of the corpus."""
+    bad: list[str] | str = field(default_factory=list)
+    """Sources whose documents are bad examples: web."""
+    max_documents: int = 20_000
+    """Documents of good, and of bad, at most; chosen by hash."""
+    held_out: float = 0.2
+    """Share of the documents, by hash of their text, that the model is tested with and never learns from."""
+    log2_buckets: int = 18
+    """N-grams are hashed into 2 to this power buckets (10 to 24): a model of 4 bytes a bucket."""
+    cost: float = 100.0
+    """What an error on an example costs beside large weights (C of a logistic regression); more fits closer."""
+
+    def validate(self) -> None:
+        """Raise InputError, naming the field, for values that cannot work."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+            raise InputError(
+                f"train_quality.name: {self.name!r} must be letters, digits, - and _; it names a folder"
+            )
+        for option, sources in (("good", self.good_sources), ("bad", self.bad_sources)):
+            if not sources:
+                raise InputError(
+                    f"train_quality.{option}: names no source; give one or more, as in wiki,book"
+                )
+        both = sorted({*self.good_sources} & {*self.bad_sources})
+        if both:
+            raise InputError(f"train_quality: source {both[0]} is both good and bad; name it once")
+        if not 10 <= self.log2_buckets <= 24:
+            raise InputError(f"train_quality.log2_buckets: {self.log2_buckets} is outside 10 to 24")
+        if not 0 < self.held_out <= 0.5:
+            raise InputError(f"train_quality.held_out: {self.held_out} is outside 0 to 0.5")
+        if self.max_documents <= 0 or not 0 < self.cost < float("inf"):
+            raise InputError("train_quality: max_documents and cost must be positive")
+
+    @property
+    def good_sources(self) -> list[str]:
+        """Names of the good sources."""
+        return _names(self.good)
+
+    @property
+    def bad_sources(self) -> list[str]:
+        """Names of the bad sources."""
+        return _names(self.bad)
+
+    def content(self) -> dict[str, Any]:
+        """What decides the model, as plain values: all but its name."""
+        content = asdict(self) | {"good": sorted(self.good_sources), "bad": sorted(self.bad_sources)}
+        del content["name"]
+        return content
+
+
+def _names(given: list[str] | str) -> list[str]:
+    """Names from a list or from one string with commas, each once."""
+    names = given.split(",") if isinstance(given, str) else given
+    return list(dict.fromkeys(name.strip() for name in names if name.strip()))
+
+
+@dataclass(frozen=True)
 class DedupConfig:
     """How near-duplicates are found."""
 
@@ -172,7 +307,9 @@ class Treatment:
     extraction: ExtractConfig
     clean: CleanConfig
     language: LanguageConfig
+    block: BlockConfig
     filters: FilterOptions
+    quality: QualityConfig
     dedup: DedupConfig
 
 
@@ -186,6 +323,10 @@ class RefreshConfig:
     """How text is normalised."""
     language: LanguageConfig = field(default_factory=LanguageConfig)
     """Which languages are kept."""
+    block: BlockConfig = field(default_factory=BlockConfig)
+    """Addresses and words that nothing is kept of."""
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    """Which quality model scores the documents."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
     """How duplicates are found."""
     extraction: ExtractConfig = field(default_factory=ExtractConfig)
@@ -206,6 +347,7 @@ class RefreshConfig:
             raise InputError(f"unit_bytes: {self.unit_bytes} must be positive")
         for name in (*PER_SOURCE, "dedup"):
             getattr(self, name).validate()
+        self.quality.validate(names)
 
     def of(self, source: SourceConfig) -> Treatment:
         """How the documents of a source are treated: the one place where its own options meet the refresh's.
@@ -215,14 +357,17 @@ class RefreshConfig:
         """
         own = {name: getattr(source, name) or getattr(self, name) for name in PER_SOURCE}
         filters = bounds_of(source.kind, source.preset, source.filters)
-        return Treatment(**own, filters=filters, dedup=self.dedup)
+        return Treatment(**own, filters=filters, quality=self.quality, dedup=self.dedup)
 
     def content(self) -> dict[str, Any]:
         """The configuration as plain values: what decides how text is treated, so no paths and no task sizes."""
         content = asdict(self)
         del content["unit_bytes"]
-        for source in content["sources"]:
-            del source["paths"]
+        content["block"] = self.block.content()
+        content["quality"]["model"] = PurePath(self.quality.model).name
+        for source, values in zip(self.sources, content["sources"], strict=True):
+            del values["paths"]
+            values["block"] = source.block and source.block.content()
         return content
 
     @property
