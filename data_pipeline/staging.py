@@ -185,9 +185,7 @@ def process(table: pa.Table, config: RefreshConfig) -> pa.Table:
     alive = clean.clean(alive, config.clean)
     alive, foreign = language.identify(alive, config.language)
     alive, poor = filters.filter_documents(alive)
-    alive = schema.replace_column(
-        alive, "signature", minhash.signatures(alive["text"].to_pylist(), config.dedup)
-    )
+    alive = schema.replace_column(alive, "signature", minhash.signatures(alive["text"], config.dedup))
     rows = pa.concat_tables(
         [schema.conform(_identified(part), schema.STAGED) for part in (alive, unread, empty, foreign, poor)]
     )

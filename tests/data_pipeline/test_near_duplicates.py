@@ -37,7 +37,7 @@ def _table(docs: Sequence[Doc], first_key: int = 0) -> pa.Table:
         "num_chars": pa.array([len(doc.text) for doc in docs], pa.int64()),
         "text_hash": pa.array([text_hash(doc.text) for doc in docs], pa.string()),
         "text": pa.array([doc.text for doc in docs], pa.string()),
-        "signature": minhash.signatures([doc.text for doc in docs], CONFIG),
+        "signature": minhash.signatures(pa.array([doc.text for doc in docs], pa.string()), CONFIG),
     }
     return pa.table(columns).select(list(dict.fromkeys(MEMBER_COLUMNS + TEXT_COLUMNS)))
 
