@@ -142,7 +142,7 @@ def scan_words(
         if position >= end:
             continue
         code, length = _decode(data, position, stop)
-        position += length
+        position = position + length
         if kinds[code] == WORD:
             state = (state ^ np.uint64(folded[code])) * prime
             inside = True
@@ -164,13 +164,13 @@ def scan_words(
 @njit(cache=True, nogil=True, inline="always")
 def _decode(data: np.ndarray, position: int, stop: int) -> tuple[int, int]:
     """(code point, bytes) of the UTF-8 sequence at `position`; 0 for what is none, whose table entries do nothing."""
-    first = np.int64(data[position])
+    first = int(data[position])
     length = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
     if position + length > stop:
         return 0, stop - position
     code = first & (0x7F >> length)
     for index in range(1, length):
-        code = (code << 6) | (np.int64(data[position + index]) & 0x3F)
+        code = (code << 6) | (int(data[position + index]) & 0x3F)
     return (code if code <= 0x10FFFF else 0), length
 
 
