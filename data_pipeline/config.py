@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from data_pipeline.errors import InputError
-from data_pipeline.filter_presets import preset_of
+from data_pipeline.filter_presets import FilterOptions, bounds_of
 from data_pipeline.shards import canonical_json
 
 SOURCE_KINDS = ("web", "books", "wiki", "files")
+# Options that a source may have of its own, instead of the refresh's.
+PER_SOURCE = ("extraction", "clean", "language")
 SIGNATURE_SCHEME = "affine32"
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -48,6 +51,16 @@ class SourceConfig:
     """Column that holds the date."""
     metadata_columns: list[str] = field(default_factory=list)
     """Further columns to keep, in the documents' metadata."""
+    weight: float = 1.0
+    """How often training draws from this source, against its size: 2 is twice as often as its share of the text, 0 never."""
+    filters: dict[str, float] = field(default_factory=dict)
+    """Bounds of the filter preset that are other for this source, such as min_words."""
+    extraction: ExtractConfig | None = None
+    """How main text is found for this source; empty: as for all. What stands here replaces the refresh's whole block."""
+    clean: CleanConfig | None = None
+    """How this source's text is normalised; empty: as for all."""
+    language: LanguageConfig | None = None
+    """Which languages are kept of this source; empty: as for all."""
 
     def validate(self, where: str = "sources") -> None:
         """Raise InputError, naming the field, when the source cannot be read as configured."""
@@ -65,6 +78,11 @@ class SourceConfig:
             raise InputError(
                 f"{where}.paths: source {self.name} names an empty path; give files, folders or globs"
             )
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise InputError(f"{where}.weight: {self.weight} must be a finite number, 0 or more")
+        for name in PER_SOURCE:
+            if (own := getattr(self, name)) is not None:
+                own.validate(f"{where}.{name}")
 
 
 @dataclass(frozen=True)
@@ -74,10 +92,10 @@ class ExtractConfig:
     mode: str = "quality"
     """quality weighs each part of a page; fast leaves out what its names call furniture, and looks again where little is left."""
 
-    def validate(self) -> None:
+    def validate(self, where: str = "extraction") -> None:
         """Raise InputError for a mode that does not exist."""
         if self.mode not in ("quality", "fast"):
-            raise InputError(f"extraction.mode: {self.mode!r} is neither quality nor fast")
+            raise InputError(f"{where}.mode: {self.mode!r} is neither quality nor fast")
 
 
 @dataclass(frozen=True)
@@ -91,6 +109,11 @@ class CleanConfig:
     strip_addresses: bool = False
     """Take the memory address out of printed objects (<function f at 0x7f3a...>): pages made by live programs differ by it at each scrape."""
 
+    def validate(self, where: str = "clean") -> None:
+        """Raise InputError for a normal form that does not exist."""
+        if self.normalization not in ("NFC", "NFKC"):
+            raise InputError(f"{where}.normalization: {self.normalization!r} is neither NFC nor NFKC")
+
 
 @dataclass(frozen=True)
 class LanguageConfig:
@@ -100,6 +123,11 @@ class LanguageConfig:
     """ISO 639-1 codes to keep; empty keeps all."""
     min_score: float = 0.0
     """Least certainty (0 to 1) of the language found; a document below it is removed."""
+
+    def validate(self, where: str = "language") -> None:
+        """Raise InputError, naming the field, for values that cannot work."""
+        if not 0 <= self.min_score <= 1:
+            raise InputError(f"{where}.min_score: {self.min_score} is outside 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -138,6 +166,17 @@ class DedupConfig:
 
 
 @dataclass(frozen=True)
+class Treatment:
+    """What happens to the documents of one source: the refresh's options with the source's own in their place."""
+
+    extraction: ExtractConfig
+    clean: CleanConfig
+    language: LanguageConfig
+    filters: FilterOptions
+    dedup: DedupConfig
+
+
+@dataclass(frozen=True)
 class RefreshConfig:
     """What a refresh reads and how it decides."""
 
@@ -158,17 +197,25 @@ class RefreshConfig:
         """Raise InputError for a configuration that cannot work, before any work."""
         for index, source in enumerate(self.sources):
             source.validate(f"sources[{index}]")
-            preset_of(source.kind, source.preset)
+            self.of(source)
         names = [source.name for source in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"sources.name: {twice[0]} is given twice; give each source a name of its own")
         if self.unit_bytes <= 0:
             raise InputError(f"unit_bytes: {self.unit_bytes} must be positive")
-        if self.clean.normalization not in ("NFC", "NFKC"):
-            raise InputError(f"clean.normalization: {self.clean.normalization!r} is neither NFC nor NFKC")
-        self.extraction.validate()
-        self.dedup.validate()
+        for name in (*PER_SOURCE, "dedup"):
+            getattr(self, name).validate()
+
+    def of(self, source: SourceConfig) -> Treatment:
+        """How the documents of a source are treated: the one place where its own options meet the refresh's.
+
+        Raises:
+            InputError: a filter preset or bound that does not exist.
+        """
+        own = {name: getattr(source, name) or getattr(self, name) for name in PER_SOURCE}
+        filters = bounds_of(source.kind, source.preset, source.filters)
+        return Treatment(**own, filters=filters, dedup=self.dedup)
 
     def content(self) -> dict[str, Any]:
         """The configuration as plain values: what decides how text is treated, so no paths and no task sizes."""
@@ -193,7 +240,8 @@ class TokenizerConfig:
     vocab_size: int = 16384
     """Tokens in the vocabulary, special ones included (at least 266)."""
     sample_bytes: int = 200 << 20
-    """Text that training looks at, at most; documents are taken in the order of their ids, which is random."""
+    """Text that training looks at, at most; documents are taken in the order of their ids, which is random, more of
+    them from sources of more weight."""
     min_frequency: int = 2
     """Pairs seen less often are never merged."""
 

@@ -7,6 +7,7 @@ next refresh.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,6 +87,15 @@ class Corpus:
         raise InputError(
             f"{self.root} has no version {version}; it has {versions[0]['version']} to {versions[-1]['version']}"
         )
+
+    def source_weights(self, version: dict[str, Any]) -> dict[str, float]:
+        """Weight of each source that has another than 1: what the newest refresh that named it said, up to a version."""
+        weights: dict[str, float] = {}
+        for row in self.versions():
+            if row["version"] <= version["version"]:
+                sources = json.loads(row["config"] or "{}").get("sources", [])
+                weights |= {source["name"]: source.get("weight", 1.0) for source in sources}
+        return {source: weight for source, weight in sorted(weights.items()) if weight != 1}
 
     def files(self, table: str, version: dict[str, Any]) -> list[str]:
         """Parquet files of one table at one version, sorted."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from data_pipeline.errors import InputError
 
@@ -67,3 +70,20 @@ def preset_of(kind: str, name: str) -> str:
     if chosen not in PRESETS:
         raise InputError(f"sources.preset: {chosen!r} is none of {', '.join(PRESETS)}")
     return chosen
+
+
+def bounds_of(kind: str, preset: str, own: Mapping[str, float]) -> FilterOptions:
+    """The bounds that a source's documents are held to: its preset's, with the source's own laid over them.
+
+    Raises:
+        InputError: an unknown preset or bound, or a bound that no document could be measured by.
+    """
+    known = [entry.name for entry in fields(FilterOptions)]
+    changes: dict[str, Any] = {}
+    for name, bound in own.items():
+        if name not in known:
+            raise InputError(f"sources.filters: {name!r} is no bound; there are {', '.join(known)}")
+        if not (math.isfinite(bound) and bound >= 0):
+            raise InputError(f"sources.filters.{name}: {bound} must be a finite number, 0 or more")
+        changes[name] = bound
+    return replace(PRESETS[preset_of(kind, preset)], **changes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from data_pipeline.filter_presets import PRESETS, FilterOptions
+from data_pipeline.filter_presets import FilterOptions
 from data_pipeline.schema import Verdict, replace_column, split
 from data_pipeline.words import count_words
 
@@ -122,13 +122,10 @@ def judge(text: str, options: FilterOptions, num_words: int | None = None) -> Ve
     return None
 
 
-def filter_documents(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Count words, then judge each row by the options of its `preset`."""
+def filter_documents(table: pa.Table, options: FilterOptions) -> tuple[pa.Table, pa.Table]:
+    """Count words, then judge each row."""
     texts = table["text"].to_pylist()
     counts = [count_words(text) for text in texts]
     table = replace_column(table, "num_words", pa.array(counts, pa.int64()))
-    verdicts = [
-        judge(text, PRESETS[preset], count)
-        for text, preset, count in zip(texts, table["preset"].to_pylist(), counts, strict=True)
-    ]
+    verdicts = [judge(text, options, count) for text, count in zip(texts, counts, strict=True)]
     return split(table, STAGE, verdicts)

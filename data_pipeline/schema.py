@@ -104,7 +104,6 @@ RAW = pa.schema(
     [
         ("row_id", I64),
         ("source", S),
-        ("preset", S),
         ("input_file", S),
         ("uri", S),
         ("title", S),

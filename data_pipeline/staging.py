@@ -19,9 +19,8 @@ import ray
 import xxhash
 
 from data_pipeline import clean, extract, filters, language, minhash, schema
-from data_pipeline.config import RefreshConfig, SourceConfig
+from data_pipeline.config import RefreshConfig, SourceConfig, Treatment
 from data_pipeline.engine import from_tables, map_tables, stream
-from data_pipeline.filter_presets import preset_of
 from data_pipeline.sources import Record, Span, as_path, read_records, split_file
 
 Progress = Callable[[str], None]
@@ -102,13 +101,14 @@ def _stage_unit(unit: pa.Table, config: RefreshConfig, staging: str) -> pa.Table
     with pq.ParquetWriter(path.with_suffix(".tmp"), schema.STAGED, compression="zstd") as writer:
         for row in unit.to_pylist():
             source = config.sources[row["source"]]
+            treatment = config.of(source)
             errors: list[str] = []
             span = Span(row["start"], row["stop"])
             records = guarded(read_records(source, as_path(row["path"]), span), errors)
             num_documents = 0
             for batch in _batches(records):
                 first_row_id = (number << 36) + ordinal + num_documents
-                writer.write_table(process(raw_table(batch, first_row_id, source, row["name"]), config))
+                writer.write_table(process(raw_table(batch, first_row_id, source, row["name"]), treatment))
                 num_documents += len(batch)
             ordinal += num_documents
             counts.append({"file": row["file"], "num_documents": num_documents, "error": "; ".join(errors)})
@@ -152,11 +152,9 @@ def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
 
 def raw_table(batch: Sequence[Record], first_row_id: int, source: SourceConfig, input_file: str) -> pa.Table:
     """Records as rows of schema.RAW and a column `reason`, numbered from `first_row_id` on."""
-    preset = preset_of(source.kind, source.preset)
     columns = {
         "row_id": list(range(first_row_id, first_row_id + len(batch))),
         "source": [source.name] * len(batch),
-        "preset": [preset] * len(batch),
         "input_file": [input_file] * len(batch),
         "uri": [clean.storable(record.uri) or input_file for record in batch],
         "title": [clean.storable(record.title) for record in batch],
@@ -170,22 +168,23 @@ def raw_table(batch: Sequence[Record], first_row_id: int, source: SourceConfig, 
     return pa.table(columns, schema=schema.RAW.append(pa.field("reason", pa.string())))
 
 
-def process(table: pa.Table, config: RefreshConfig) -> pa.Table:
+def process(table: pa.Table, treatment: Treatment) -> pa.Table:
     """All per-document steps over one batch.
 
     Args:
-        table: rows of schema.RAW and a column `reason` ("" where the reader gave a document).
+        table: rows of schema.RAW and a column `reason` ("" where the reader gave a document), of one source.
+        treatment: that source's options.
 
     Returns:
         As many rows of schema.STAGED: kept ones with a null `reason`, removed ones with theirs.
     """
     reasons = [schema.Verdict(reason) if reason else None for reason in table["reason"].to_pylist()]
     alive, unread = schema.split(table.drop_columns(["reason"]), "read", reasons)
-    alive, empty = extract.extract(alive, config.extraction)
-    alive = clean.clean(alive, config.clean)
-    alive, foreign = language.identify(alive, config.language)
-    alive, poor = filters.filter_documents(alive)
-    alive = schema.replace_column(alive, "signature", minhash.signatures(alive["text"], config.dedup))
+    alive, empty = extract.extract(alive, treatment.extraction)
+    alive = clean.clean(alive, treatment.clean)
+    alive, foreign = language.identify(alive, treatment.language)
+    alive, poor = filters.filter_documents(alive, treatment.filters)
+    alive = schema.replace_column(alive, "signature", minhash.signatures(alive["text"], treatment.dedup))
     rows = pa.concat_tables(
         [schema.conform(_identified(part), schema.STAGED) for part in (alive, unread, empty, foreign, poor)]
     )

@@ -57,6 +57,11 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
     return kinds, folded
 
 
+def code_points(text: str) -> np.ndarray:
+    """uint32 code points of a text."""
+    return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+
+
 def utf8(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """(bytes, offsets) of a string column, without a copy; a null reads as an empty text.
 
