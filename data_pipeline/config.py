@@ -20,6 +20,8 @@ SOURCE_KINDS = ("web", "books", "wiki", "files")
 # Options that a source may have of its own, instead of the refresh's.
 PER_SOURCE = ("extraction", "clean", "language")
 SIGNATURE_SCHEME = "affine32"
+# Of the web much is copied; a library of books that loses so much has lost books.
+MAX_SOURCE_LOSS = {"web": 0.5, "files": 0.5, "books": 0.1, "wiki": 0.1}
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     *("<|pad|>", "<|mask|>", "<|start|>", "<|delimiter|>", "<|classify|>"),
@@ -142,8 +144,16 @@ class DedupConfig:
     """Words (characters, in scripts without spaces) to a shingle."""
     seed: int = 1
     """Seed of the permutations."""
-    max_source_loss: float = 0.5
-    """Largest share of a source's documents that near-duplicate removal may take; beyond it nothing is committed."""
+    fp_weight: float = 0.02
+    """Weight of pairs compared in vain, where bands are chosen: they cost time and nothing else."""
+    fn_weight: float = 0.98
+    """Weight of duplicates missed, where bands are chosen."""
+    containment: float = 0.0
+    """Also remove a document of whose shingles this share (0.5 to 1) is in a kept one: an excerpt; 0 for off. Finds excerpts of half a document or more, as pairs of less similarity are not compared."""
+    max_source_loss: float | None = None
+    """Largest share of a source's documents that near-duplicate removal may take; beyond it nothing is committed. Empty: 0.5 for web and files, 0.1 for books and wiki."""
+    memory_bytes: int = 16 << 30
+    """Memory of the whole cluster that comparing may take for buckets; beyond it bands are compared in turn."""
 
     def validate(self) -> None:
         """Raise InputError, naming the field, for values that cannot work."""
@@ -153,8 +163,21 @@ class DedupConfig:
             raise InputError(f"dedup.num_permutations: {self.num_permutations} is outside 16 to 1024")
         if not 1 <= self.shingle_size <= 50:
             raise InputError(f"dedup.shingle_size: {self.shingle_size} is outside 1 to 50")
-        if not 0 < self.max_source_loss <= 1:
+        if self.max_source_loss is not None and not 0 < self.max_source_loss <= 1:
             raise InputError(f"dedup.max_source_loss: {self.max_source_loss} is outside 0 to 1")
+        for name in ("fp_weight", "fn_weight"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"dedup.{name}: {getattr(self, name)} is outside 0 to 1")
+        if self.containment and not 0.5 <= self.containment <= 1:
+            raise InputError(f"dedup.containment: {self.containment} is outside 0.5 to 1; 0 turns it off")
+        if self.memory_bytes < 1 << 20:
+            raise InputError(f"dedup.memory_bytes: {self.memory_bytes} is less than a MiB")
+
+    def loss_bound(self, kind: str) -> float:
+        """The share of its documents that a source of a kind may lose."""
+        if self.max_source_loss is not None:
+            return self.max_source_loss
+        return MAX_SOURCE_LOSS[kind]
 
     @property
     def scheme(self) -> str:
@@ -190,6 +213,8 @@ class RefreshConfig:
     """How duplicates are found."""
     extraction: ExtractConfig = field(default_factory=ExtractConfig)
     """How the main text of web pages is found."""
+    accept_loss: list[str] | str = field(default_factory=list)
+    """Sources that may lose more to near-duplicate removal than dedup.max_source_loss, this time."""
     unit_bytes: int = 32 << 20
     """Input bytes that one task reads; small files are grouped up to it."""
 
@@ -220,7 +245,9 @@ class RefreshConfig:
     def content(self) -> dict[str, Any]:
         """The configuration as plain values: what decides how text is treated, so no paths and no task sizes."""
         content = asdict(self)
-        del content["unit_bytes"]
+        for name in ("unit_bytes", "accept_loss"):
+            del content[name]
+        del content["dedup"]["memory_bytes"]
         for source in content["sources"]:
             del source["paths"]
         return content

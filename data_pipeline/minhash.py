@@ -70,9 +70,16 @@ def _as_matrix(column: pa.Array, num_permutations: int) -> np.ndarray:
 
 
 def shingle_hashes(text: str, size: int) -> np.ndarray:
-    """Sorted unique 64-bit hashes of the text's shingles; a text shorter than one shingle is one shingle."""
-    data = np.frombuffer(text.encode("utf-8"), np.uint8)
-    return np.unique(_shingles(data, *tables(), size))
+    """`shingle_set` of a string."""
+    return shingle_set(np.frombuffer(text.encode("utf-8"), np.uint8), size)
+
+
+def shingle_set(data: np.ndarray, size: int) -> np.ndarray:
+    """Sorted unique 64-bit shingle hashes of a text in UTF-8; a text shorter than one shingle is one shingle."""
+    values = _shingles(data, *tables(), size)
+    values.sort()
+    # np.unique would take four times as long for the same.
+    return values[np.concatenate(([True], values[1:] != values[:-1]))] if len(values) else values
 
 
 def jaccard(left: np.ndarray, right: np.ndarray) -> float:
@@ -218,26 +225,3 @@ def num_common(left: np.ndarray, right: np.ndarray) -> int:
         i += x <= y
         j += y <= x
     return common
-
-
-def collision_probability(similarity: float | np.ndarray, bands: int, rows: int) -> float | np.ndarray:
-    """Probability that two documents share at least one band: 1 - (1 - s^r)^b."""
-    return 1 - (1 - similarity**rows) ** bands
-
-
-def choose_bands(threshold: float, num_permutations: int, fp_weight: float = 0.1) -> tuple[int, int]:
-    """(bands, rows) that minimise the weighted areas of false positives and negatives around the threshold.
-
-    False positives only cost a verification, so they weigh little; a missed duplicate is never found again.
-    """
-    below = np.linspace(0, threshold, 201)
-    above = np.linspace(threshold, 1, 201)
-    best, choice = np.inf, (1, 1)
-    for rows in range(1, num_permutations + 1):
-        for bands in range(1, num_permutations // rows + 1):
-            false_positive = np.trapezoid(collision_probability(below, bands, rows), below)
-            false_negative = np.trapezoid(1 - np.asarray(collision_probability(above, bands, rows)), above)
-            error = fp_weight * false_positive + (1 - fp_weight) * false_negative
-            if error < best:
-                best, choice = error, (bands, rows)
-    return choice

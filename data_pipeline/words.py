@@ -138,7 +138,7 @@ def scan_words(
                 break
             is_word = np.int64(kinds[byte])
             out[count] = state
-            count += is_in & (np.int64(1) - is_word)
+            count += int(is_in & (np.int64(1) - is_word))
             mask = np.uint64(0) - np.uint64(is_word)
             state = (((state ^ np.uint64(folded[byte])) * prime) & mask) | (no_word & ~mask)
             is_in = is_word

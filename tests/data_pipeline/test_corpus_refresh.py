@@ -200,7 +200,9 @@ def test_hostile_texts_end_as_clean_documents_or_as_reasons(made: Made) -> None:
 
 
 def test_nothing_of_the_work_is_left_beside_the_tables(made: Made) -> None:
-    assert sorted(path.name for path in (made[0] / "corpus").iterdir()) == sorted([*TABLES, "versions"])
+    assert sorted(path.name for path in (made[0] / "corpus").iterdir()) == sorted(
+        [*TABLES, "dedup", "versions"]
+    )
 
 
 def test_two_workspaces_with_the_same_inputs_hold_the_same_documents(made: Made, tmp_path: Path) -> None:
@@ -340,7 +342,7 @@ def _half_commit(corpus: Corpus, uri: str) -> None:
     row = {"doc_id": uri, "source": "web", "uri": uri, "text": "never committed", "version": 99}
     for table in ("documents", "removed"):
         file = corpus.write_file(table, pa.Table.from_pylist([row]), f"part-{uri}.parquet")
-        corpus._append(table, [file])
+        corpus._write(table, [file], "append")
 
 
 @pytest.mark.parametrize("when", ["before the first version", "after the first version"])
