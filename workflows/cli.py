@@ -94,19 +94,17 @@ def parse(
 
 
 def _spelled_out(argv: Sequence[str], options_class: type) -> list[str]:
-    """The arguments with --dry-run for --dry_run=true, and so for every yes-or-no option."""
-    switches = {
-        spelling: f"--{entry.name}=true"
-        for entry in fields(options_class)
-        if isinstance(entry.default, bool)
-        for spelling in (f"--{entry.name.replace('_', '-')}", f"--{entry.name}")
-    }
-    return [
-        switches[argument]
-        if argument in switches and (index + 1 == len(argv) or argv[index + 1].startswith("--"))
-        else argument
-        for index, argument in enumerate(argv)
-    ]
+    """The arguments as jsonargparse has them: --accept-loss is --accept_loss, --dry-run is --dry_run=true."""
+    names = {entry.name.replace("_", "-"): entry.name for entry in fields(options_class)}
+    switches = {entry.name for entry in fields(options_class) if isinstance(entry.default, bool)}
+    spelled = []
+    for index, argument in enumerate(argv):
+        option, equals, value = argument.partition("=")
+        name = names.get(option[2:], option[2:]) if option.startswith("--") else ""
+        if name in switches and not equals and (index + 1 == len(argv) or argv[index + 1].startswith("--")):
+            equals, value = "=", "true"
+        spelled.append(f"--{name}{equals}{value}" if name else argument)
+    return spelled
 
 
 def build_parser(options_class: type, name: str, description: str) -> ArgumentParser:

@@ -39,6 +39,9 @@ class Options(RefreshConfig):
     dry_run: bool = False
     """List what would be read, with sizes and what is done already; read and write nothing (--dry-run will do)."""
 
+    rebuild: bool = False
+    """Make the next version from the sources alone, as if it were the first: read all their files again, compare documents with each other only (--rebuild will do)."""
+
     def pipeline(self) -> RefreshConfig:
         """The pipeline's own configuration, the short ways turned into sources."""
         sources = list(self.sources)
@@ -68,7 +71,8 @@ def main(options: Options) -> None:
 
     workspace = Workspace.open(options.workspace)
     with ray_session(workspace.logs / "refresh.log"):
-        result = refresh_corpus(workspace, config)
+        show_bands(config)
+        result = refresh_corpus(workspace, config, options.rebuild)
     if result.changed:
         show_funnel(workspace, result.version)
 
@@ -102,13 +106,25 @@ def show_inputs(location: str, config: RefreshConfig) -> None:
     )
 
 
-def refresh_corpus(workspace: Workspace, config: RefreshConfig) -> RefreshResult:
+def show_bands(config: RefreshConfig) -> None:
+    """Print how surely pairs of each similarity are compared."""
+    from data_pipeline.bands import bands_of, probability_curve
+    from workflows.console import say
+
+    bands, rows = bands_of(config.dedup)
+    curve = ", ".join(f"{step:g}: {probability:.1%}" for step, probability in probability_curve(config.dedup))
+    say(
+        f"near-duplicates from {config.dedup.threshold:g} on; {bands} bands of {rows} compare pairs of similarity {curve}"
+    )
+
+
+def refresh_corpus(workspace: Workspace, config: RefreshConfig, rebuild: bool = False) -> RefreshResult:
     """Run the refresh under a running Ray; the version's report and MLflow run come with it."""
     from data_pipeline.refresh import refresh
     from workflows.console import step
 
     with step("refresh") as shown:
-        result = refresh(workspace.corpus, config, workspace.root, shown.update)
+        result = refresh(workspace.corpus, config, workspace.root, shown.update, rebuild)
         row = result.version
         if result.changed:
             shown.summary = (
