@@ -56,6 +56,13 @@ def probability_curve(config: DedupConfig) -> list[tuple[float, float]]:
     return [(step, float(collision_probability(step, bands, rows))) for step in steps]
 
 
+def describe_bands(config: DedupConfig) -> str:
+    """A line that says how surely pairs of each similarity are compared."""
+    bands, rows = bands_of(config)
+    curve = ", ".join(f"{step:g}: {probability:.1%}" for step, probability in probability_curve(config))
+    return f"near-duplicates from {config.threshold:g} on; {bands} bands of {rows} compare pairs of similarity {curve}"
+
+
 def band_buckets(matrix: np.ndarray, rows: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
     """Buckets of the bands `first` to `last` - 1.
 

@@ -172,17 +172,21 @@ def _spread(values: pa.ChunkedArray, chosen: np.ndarray) -> pa.ChunkedArray:
 
 
 def read_rows(path: str, places: np.ndarray, columns: list[str]) -> pa.Table:
-    """Rows of a Parquet file by their sorted places; only the row groups that hold them are read."""
+    """`rows_at` of a local file."""
     with pq.ParquetFile(path) as file:
-        sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
-        ends = np.cumsum(sizes)
-        group = np.searchsorted(ends, places, side="right")
-        parts = [
-            file.read_row_group(index, columns=columns).take(
-                pa.array(places[group == index] - (ends[index] - sizes[index]))
-            )
-            for index in np.unique(group).tolist()
-        ]
-        if not parts:
-            return file.schema_arrow.empty_table().select(columns)
-    return pa.concat_tables(parts).select(columns)
+        return rows_at(file, places, columns)
+
+
+def rows_at(file: pq.ParquetFile, places: np.ndarray, columns: list[str]) -> pa.Table:
+    """Rows of a Parquet file by their sorted places; only the row groups that hold them are read."""
+    sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+    ends = np.cumsum(sizes)
+    group = np.searchsorted(ends, places, side="right")
+    parts = [
+        file.read_row_group(index, columns=columns).take(
+            pa.array(places[group == index] - (ends[index] - sizes[index]))
+        )
+        for index in np.unique(group).tolist()
+    ]
+    empty = pa.schema([file.schema_arrow.field(name) for name in columns]).empty_table()
+    return pa.concat_tables(parts).select(columns) if parts else empty

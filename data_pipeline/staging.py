@@ -22,6 +22,7 @@ from data_pipeline import clean, extract, filters, language, minhash, schema
 from data_pipeline.config import RefreshConfig, SourceConfig, Treatment
 from data_pipeline.engine import from_tables, map_tables, stream
 from data_pipeline.sources import Record, Span, as_path, read_records, split_file
+from data_pipeline.text_hash import text_hashes
 
 Progress = Callable[[str], None]
 BATCH_ROWS, BATCH_CHARS = 512, 16 << 20
@@ -201,9 +202,7 @@ def _identified(table: pa.Table) -> pa.Table:
         )
     ]
     table = schema.replace_column(table, "doc_id", pa.array(doc_ids, pa.string()))
-    table = schema.replace_column(
-        table, "text_hash", pa.array([text_hash(text) for text in texts], pa.string())
-    )
+    table = schema.replace_column(table, "text_hash", pa.array(text_hashes(table["text"]), pa.string()))
     return schema.replace_column(table, "num_chars", pa.array([len(text) for text in texts], pa.int64()))
 
 
@@ -211,11 +210,6 @@ def doc_id(source: str, uri: str, text: str) -> str:
     """xxh3-128 hex of source, uri and text (lengths first, so that no two triples run together)."""
     parts = [part.encode("utf-8") for part in (source, uri, text)]
     return xxhash.xxh3_128_hexdigest(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
-
-
-def text_hash(text: str) -> str:
-    """xxh3-128 hex of the text, case-folded and with its spaces levelled: equal for exact copies."""
-    return xxhash.xxh3_128_hexdigest(" ".join(text.casefold().split()).encode("utf-8"))
 
 
 def staged_files(staging: Path) -> list[Path]:

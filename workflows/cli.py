@@ -17,7 +17,7 @@ import jsonargparse
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from data_pipeline.errors import InputError
+from data_pipeline.errors import InputError, find_error
 from gpt.config import ConfigError
 
 Options = TypeVar("Options")
@@ -141,22 +141,9 @@ def _resolve_annotations(options_class: type) -> None:
 
 
 def user_message(error: BaseException) -> str | None:
-    """The line for the user where an error, or what it wraps, is the user's mistake; else None.
-
-    Ray hands over what a task or a training worker raised inside errors of its own.
-    """
-    pending: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while pending:
-        current = pending.pop()
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        if isinstance(current, InputError | ConfigError):
-            return " ".join(str(current).split())
-        pending += [current.__cause__, current.__context__, getattr(current, "cause", None)]
-        pending += list(getattr(current, "worker_failures", {}).values())
-    return None
+    """The line for the user where an error, or what it wraps, is the user's mistake; else None."""
+    found = find_error(error, InputError, ConfigError)
+    return None if found is None else " ".join(str(found).split())
 
 
 def _chosen_preset(argv: Sequence[str], default: str) -> str:

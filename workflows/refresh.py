@@ -66,12 +66,14 @@ def main(options: Options) -> None:
         show_inputs(options.workspace, config)
         return
 
-    from workflows.cluster import ray_session
+    from data_pipeline.bands import describe_bands
+    from data_pipeline.cluster import ray_session
+    from workflows.console import say
     from workflows.workspace import Workspace
 
     workspace = Workspace.open(options.workspace)
     with ray_session(workspace.logs / "refresh.log"):
-        show_bands(config)
+        say(describe_bands(config.dedup))
         result = refresh_corpus(workspace, config, options.rebuild)
     if result.changed:
         show_funnel(workspace, result.version)
@@ -103,18 +105,6 @@ def show_inputs(location: str, config: RefreshConfig) -> None:
     new = [file for file, is_known in found if not is_known]
     say(
         f"{len(new)} files to read, {sum(file.size for file in new) / 1e6:,.1f} MB; {len(found) - len(new)} done already"
-    )
-
-
-def show_bands(config: RefreshConfig) -> None:
-    """Print how surely pairs of each similarity are compared."""
-    from data_pipeline.bands import bands_of, probability_curve
-    from workflows.console import say
-
-    bands, rows = bands_of(config.dedup)
-    curve = ", ".join(f"{step:g}: {probability:.1%}" for step, probability in probability_curve(config.dedup))
-    say(
-        f"near-duplicates from {config.dedup.threshold:g} on; {bands} bands of {rows} compare pairs of similarity {curve}"
     )
 
 

@@ -19,7 +19,7 @@ from data_pipeline.config import DedupConfig
 from data_pipeline.duplicates import find_duplicates
 from data_pipeline.engine import from_tables
 from data_pipeline.minhash import jaccard, shingle_hashes
-from data_pipeline.staging import text_hash
+from data_pipeline.text_hash import text_hash
 from data_pipeline.verify import REMOVALS
 from tests.data_pipeline.made_inputs import prose, reworded
 
