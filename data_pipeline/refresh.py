@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from data_pipeline import schema
+from data_pipeline import evidence, schema
 from data_pipeline.atomic import write_json
+from data_pipeline.candidates import Members
 from data_pipeline.config import RefreshConfig
 from data_pipeline.corpus import Corpus, DataFile
 from data_pipeline.duplicates import describe, find_duplicates
@@ -109,9 +110,13 @@ def refresh(
     try:
         read = stage_files(inputs, config, staging, progress)
         progress("finding duplicates")
-        removals = _find_duplicates(corpus, config, known_version, version, staging)
+        members = _members(corpus, config, known_version, staging)
+        removals = _find_duplicates(corpus, config, members, version, staging)
         progress("writing tables")
-        files, counts = _write_tables(corpus, version, staging, removals)
+        pairs = evidence.least_similar(removals)
+        files, counts = _write_tables(corpus, version, staging, removals, pairs)
+        examples = evidence.gather(staged_files(staging), pairs, members, corpus, known_version)
+        evidence.save(examples, corpus.evidence(version))
         row = corpus.commit(
             files,
             _input_rows(inputs, config, read, counts, version),
@@ -160,16 +165,20 @@ def find_inputs(
 # ------------------------------------------------------------------------------------------- deduplication
 
 
-def _find_duplicates(
-    corpus: Corpus, config: RefreshConfig, known: dict[str, Any] | None, version: int, staging: Path
-) -> pa.Table:
-    """Removals among the staged documents, themselves and against a version; the figures go to `dedup_report`."""
-    members = members_of(
+def _members(corpus: Corpus, config: RefreshConfig, known: dict[str, Any] | None, staging: Path) -> Members:
+    """The staged documents, and those of the version that they are held against."""
+    return members_of(
         staged_files(staging),
         corpus.files("signatures", known) if known else [],
         corpus.files("documents", known) if known else [],
         {source.name: index for index, source in enumerate(config.sources)},
     )
+
+
+def _find_duplicates(
+    corpus: Corpus, config: RefreshConfig, members: Members, version: int, staging: Path
+) -> pa.Table:
+    """Removals among the staged documents; the figures go to `dedup_report`."""
     found = find_duplicates(members, config.dedup, members.num_new // ROWS_A_PARTITION)
     guard_losses(config, staging, found.removals, members)
     # Before the commit: a version that is real has it; one that never was is overwritten by the next try.
@@ -181,7 +190,7 @@ def _find_duplicates(
 
 
 def _write_tables(
-    corpus: Corpus, version: int, staging: Path, removals: pa.Table
+    corpus: Corpus, version: int, staging: Path, removals: pa.Table, pairs: pa.Table
 ) -> tuple[list[DataFile], FileCounts]:
     """Write the version's files; return them and what became of each file's documents."""
     attempt = uuid.uuid4().hex[:12]
@@ -190,7 +199,12 @@ def _write_tables(
         for path in staged_files(staging)
     ]
     written = map_tables(
-        from_tables(units), _write_unit, root=str(corpus.root), version=version, removals=ray.put(removals)
+        from_tables(units),
+        _write_unit,
+        root=str(corpus.root),
+        version=version,
+        removals=ray.put(removals),
+        pairs=pairs,
     )
     rows = collect(written, WRITTEN).to_pylist()
     files = [
@@ -211,8 +225,10 @@ WRITTEN = pa.schema(
 )  # fmt: skip
 
 
-def _write_unit(unit: pa.Table, root: str, version: int, removals: ray.ObjectRef) -> pa.Table:
-    """Part one staged file into documents, removed and signatures; runs in a Ray task."""
+def _write_unit(
+    unit: pa.Table, root: str, version: int, removals: ray.ObjectRef, pairs: pa.Table
+) -> pa.Table:
+    """Part one staged file into documents, removed and signatures, with a file of examples beside it; a Ray task."""
     corpus = Corpus(Path(root))
     decided: pa.Table = ray.get(removals)
     rows: list[dict[str, Any]] = []
@@ -223,6 +239,7 @@ def _write_unit(unit: pa.Table, root: str, version: int, removals: ray.ObjectRef
             if content.num_rows:
                 rows.append(asdict(corpus.write_file(table, content, name)))
         rows.extend(_count_by_file(kept, removed))
+        write_json(evidence.side_file(Path(path)), evidence.collect(staged, pairs))
     return pa.Table.from_pylist(rows, schema=WRITTEN)
 
 
@@ -238,6 +255,10 @@ def _part(staged: pa.Table, removals: pa.Table, version: int) -> tuple[pa.Table,
     staged = schema.replace_column(staged, "version", pa.array([version] * staged.num_rows, pa.int64()))
     samples = pc.utf8_slice_codeunits(staged["text"], 0, SAMPLE_CHARS)
     staged = schema.replace_column(staged, "text_sample", samples)
+    # What was removed before it came to a text of its own has no length.
+    has_text = pc.invert(pc.is_in(staged["stage"], pa.array(schema.BEFORE_TEXT)))
+    lengths = pc.if_else(has_text, staged["num_chars"], pa.scalar(None, pa.int64()))
+    staged = schema.replace_column(staged, "num_chars", lengths)
     return staged.filter(pc.is_null(staged["reason"])), staged.filter(pc.is_valid(staged["reason"]))
 
 

@@ -1,6 +1,6 @@
 """Input files through every per-document step into staged Parquet files, in one Ray Data map.
 
-    read -> extract -> clean -> identify the language -> filter -> sign
+    read -> STEPS (extract, clean, identify the language, filter) -> sign
 
 A unit of files is one task and one staged file of schema.STAGED: every record that was read is a row of it, kept
 ones with a null `reason`, removed ones with theirs.
@@ -21,6 +21,7 @@ import xxhash
 from data_pipeline import clean, extract, filters, language, minhash, schema
 from data_pipeline.config import RefreshConfig, SourceConfig, Treatment
 from data_pipeline.engine import from_tables, map_tables, stream
+from data_pipeline.repairs import before_repairs
 from data_pipeline.sources import Record, Span, as_path, read_records, split_file
 from data_pipeline.text_hash import text_hashes
 
@@ -181,15 +182,47 @@ def process(table: pa.Table, treatment: Treatment) -> pa.Table:
     """
     reasons = [schema.Verdict(reason) if reason else None for reason in table["reason"].to_pylist()]
     alive, unread = schema.split(table.drop_columns(["reason"]), "read", reasons)
-    alive, empty = extract.extract(alive, treatment.extraction)
-    alive = clean.clean(alive, treatment.clean)
-    alive, foreign = language.identify(alive, treatment.language)
-    alive, poor = filters.filter_documents(alive, treatment.filters)
+    parts = [unread]
+    for _, step in STEPS:
+        alive, removed = step(alive, treatment)
+        parts.append(removed)
     alive = schema.replace_column(alive, "signature", minhash.signatures(alive["text"], treatment.dedup))
-    rows = pa.concat_tables(
-        [schema.conform(_identified(part), schema.STAGED) for part in (alive, unread, empty, foreign, poor)]
-    )
-    return rows.sort_by("row_id")
+    rows = [schema.conform(_identified(part), schema.STAGED) for part in (alive, *parts)]
+    return pa.concat_tables(rows).sort_by("row_id")
+
+
+# Takes the living rows; gives back those it keeps and those it removes.
+Step = Callable[[pa.Table, Treatment], tuple[pa.Table, pa.Table]]
+
+
+def _extract(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return extract.extract(table, treatment.extraction)
+
+
+def _clean(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    cleaned = clean.clean(table, treatment.clean)
+    if not treatment.clean.fix_encoding:
+        return schema.keep_all(cleaned)
+    unrepaired = before_repairs(table["text"].to_pylist(), cleaned["text"].to_pylist())
+    return schema.keep_all(schema.replace_column(cleaned, "unrepaired", pa.array(unrepaired, pa.string())))
+
+
+def _identify(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return language.identify(table, treatment.language)
+
+
+def _filter(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return filters.filter_documents(table, treatment.filters)
+
+
+# What every document goes through between reading and signing, in this order; a refresh and an explanation both
+# walk it. A step that only changes rows ends in schema.keep_all.
+STEPS: tuple[tuple[str, Step], ...] = (
+    (extract.STAGE, _extract),
+    ("clean", _clean),
+    (language.STAGE, _identify),
+    (filters.STAGE, _filter),
+)
 
 
 def _identified(table: pa.Table) -> pa.Table:

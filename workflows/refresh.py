@@ -140,7 +140,7 @@ def _record(workspace: Workspace, row: dict[str, Any], shown: Step, began: float
     report = workspace.report(row["version"])
     if not report.exists():
         shown.update("writing the data report")
-        write_report(workspace.corpus, row, report)
+        write_report(workspace.corpus, row, report, workspace.tokens)
     tags = tracking.corpus_tags(workspace, row["version"])
     if tracking.find_run(workspace, "refresh", tags) is not None:
         return

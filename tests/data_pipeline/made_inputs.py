@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import pyarrow as pa
@@ -253,5 +255,12 @@ def make_corpus(
         "created_at": "2024-01-01T00:00:00+00:00",
         "config": json.dumps(config),
     }
-    corpus.commit(files, schema.INPUTS.empty_table(), version)
+    corpus.commit(files, inputs_of(rows), version)
     return corpus
+
+
+def inputs_of(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows of corpus/inputs, one a source, for a commit of the given documents, kept and removed."""
+    counts = Counter(row["source"] for row in rows)
+    inputs = [{"path": source, "source": source, "num_documents": count} for source, count in counts.items()]
+    return pa.Table.from_pylist(inputs, schema=schema.INPUTS)

@@ -202,9 +202,10 @@ def test_hostile_texts_end_as_clean_documents_or_as_reasons(made: Made) -> None:
 
 
 def test_nothing_of_the_work_is_left_beside_the_tables(made: Made) -> None:
-    assert sorted(path.name for path in (made[0] / "corpus").iterdir()) == sorted(
-        [*TABLES, "dedup", "versions"]
-    )
+    corpus = made[0] / "corpus"
+    assert sorted(path.name for path in corpus.iterdir()) == sorted([*TABLES, "versions", "reports"])
+    reports = sorted(path.name for path in (corpus / "reports").iterdir())
+    assert reports == ["dedup-000001.json", "version-000001.json"]
 
 
 def test_two_workspaces_with_the_same_inputs_hold_the_same_documents(made: Made, tmp_path: Path) -> None:
