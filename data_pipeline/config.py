@@ -9,6 +9,7 @@ import hashlib
 import math
 import re
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -188,6 +189,39 @@ class DedupConfig:
         )
 
 
+def set_name(given: str) -> str:
+    """Name of an evaluation set that is given as NAME=PATH or PATH."""
+    name, equals, _ = given.partition("=")
+    return name if equals and "/" not in name else PurePath(given).name.split(".")[0]
+
+
+@dataclass(frozen=True)
+class DecontaminateConfig:
+    """How evaluation sets are kept out of the corpus."""
+
+    sets: list[str] = field(default_factory=list)
+    """Evaluation sets: files or folders of JSON, JSON lines, CSV, TSV, Parquet or text, also zipped; NAME=PATH gives one another name than its file's. What lies in the workspace's folder evaluation/ is protected, too."""
+    action: Literal["remove", "tag"] = "remove"
+    """remove what overlaps a set, or tag the document with the set's name in its metadata (evaluation_sets)."""
+    unit: Literal["document", "paragraph"] = "document"
+    """What is removed: the whole document, or the paragraphs that overlap and the rest stays, tagged."""
+    ngram: int = 13
+    """Words in a row (characters, in scripts without spaces) that make an overlap; 0 for off."""
+    chars: int = 50
+    """Letters and digits in a row that make an overlap; 0 for off."""
+
+    def validate(self) -> None:
+        """Raise InputError, naming the field, for values that cannot work."""
+        for name, least in (("ngram", 5), ("chars", 20)):
+            value = getattr(self, name)
+            if value and not least <= value <= 1000:
+                raise InputError(
+                    f"decontamination.{name}: {value} is outside {least} to 1000; 0 turns it off"
+                )
+        if not self.ngram and not self.chars:
+            raise InputError("decontamination: with ngram and chars both 0 nothing would be recognised")
+
+
 @dataclass(frozen=True)
 class Treatment:
     """What happens to the documents of one source: the refresh's options with the source's own in their place."""
@@ -197,6 +231,7 @@ class Treatment:
     language: LanguageConfig
     filters: FilterOptions
     dedup: DedupConfig
+    decontamination: DecontaminateConfig
 
 
 @dataclass(frozen=True)
@@ -211,6 +246,8 @@ class RefreshConfig:
     """Which languages are kept."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
     """How duplicates are found."""
+    decontamination: DecontaminateConfig = field(default_factory=DecontaminateConfig)
+    """How evaluation sets are kept out."""
     extraction: ExtractConfig = field(default_factory=ExtractConfig)
     """How the main text of web pages is found."""
     accept_loss: list[str] | str = field(default_factory=list)
@@ -229,7 +266,7 @@ class RefreshConfig:
             raise InputError(f"sources.name: {twice[0]} is given twice; give each source a name of its own")
         if self.unit_bytes <= 0:
             raise InputError(f"unit_bytes: {self.unit_bytes} must be positive")
-        for name in (*PER_SOURCE, "dedup"):
+        for name in (*PER_SOURCE, "dedup", "decontamination"):
             getattr(self, name).validate()
 
     def of(self, source: SourceConfig) -> Treatment:
@@ -240,7 +277,7 @@ class RefreshConfig:
         """
         own = {name: getattr(source, name) or getattr(self, name) for name in PER_SOURCE}
         filters = bounds_of(source.kind, source.preset, source.filters)
-        return Treatment(**own, filters=filters, dedup=self.dedup)
+        return Treatment(**own, filters=filters, dedup=self.dedup, decontamination=self.decontamination)
 
     def content(self) -> dict[str, Any]:
         """The configuration as plain values: what decides how text is treated, so no paths and no task sizes."""
@@ -248,6 +285,7 @@ class RefreshConfig:
         for name in ("unit_bytes", "accept_loss"):
             del content[name]
         del content["dedup"]["memory_bytes"]
+        content["decontamination"]["sets"] = [set_name(given) for given in self.decontamination.sets]
         for source in content["sources"]:
             del source["paths"]
         return content

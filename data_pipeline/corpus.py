@@ -283,7 +283,7 @@ class Corpus:
         )
 
 
-STAGES = ("read", "extract", "language", "filter", "exact_dedup", "near_dedup", "kept")
+STAGES = ("read", "extract", "language", "filter", "decontaminate", "exact_dedup", "near_dedup", "kept")
 
 
 def _count(rows: pads.Dataset, columns: Sequence[str], condition: pc.Expression | None = None) -> Groups:

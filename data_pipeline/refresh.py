@@ -16,7 +16,7 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from data_pipeline.atomic import write_json
 from data_pipeline.candidates import Members
 from data_pipeline.config import RefreshConfig
 from data_pipeline.corpus import Corpus, DataFile
+from data_pipeline.decontaminate import protected
 from data_pipeline.duplicates import describe, find_duplicates
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
@@ -88,6 +89,8 @@ def refresh(
         InputError: nothing to read, signatures of another scheme, or a source that would lose too much.
     """
     config.validate()
+    # Before any work: a set that protects nothing is an error.
+    config = replace(config, decontamination=protected(config.decontamination, base / "evaluation"))
     latest = corpus.prepare()
     # What new files and documents are held against.
     known_version = None if rebuild else latest

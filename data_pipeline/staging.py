@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import ray
 import xxhash
 
-from data_pipeline import clean, extract, filters, language, minhash, schema
+from data_pipeline import clean, decontaminate, extract, filters, language, minhash, schema
 from data_pipeline.config import RefreshConfig, SourceConfig, Treatment
 from data_pipeline.engine import from_tables, map_tables, stream
 from data_pipeline.repairs import before_repairs
@@ -215,6 +215,10 @@ def _filter(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
     return filters.filter_documents(table, treatment.filters)
 
 
+def _decontaminate(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return decontaminate.decontaminate(table, treatment.decontamination)
+
+
 # What every document goes through between reading and signing, in this order; a refresh and an explanation both
 # walk it. A step that only changes rows ends in schema.keep_all.
 STEPS: tuple[tuple[str, Step], ...] = (
@@ -222,6 +226,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("clean", _clean),
     (language.STAGE, _identify),
     (filters.STAGE, _filter),
+    (decontaminate.STAGE, _decontaminate),
 )
 
 

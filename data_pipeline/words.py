@@ -146,7 +146,7 @@ def scan_words(
         inside = is_in != 0
         if position >= end:
             continue
-        code, length = _decode(data, position, stop)
+        code, length = decode(data, position, stop)
         position = position + length
         if kinds[code] == WORD:
             state = (state ^ np.uint64(folded[code])) * prime
@@ -167,9 +167,11 @@ def scan_words(
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _decode(data: np.ndarray, position: int, stop: int) -> tuple[int, int]:
+def decode(data: np.ndarray, position: int, stop: int) -> tuple[int, int]:
     """(code point, bytes) of the UTF-8 sequence at `position`; 0 for what is none, whose table entries do nothing."""
     first = int(data[position])
+    if first < 0x80:
+        return first, 1
     length = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
     if position + length > stop:
         return 0, stop - position
