@@ -6,7 +6,6 @@ import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -329,14 +328,3 @@ def test_stored_documents_are_never_removed_even_where_they_are_alike() -> None:
 def test_new_documents_are_compared_with_each_other_as_well() -> None:
     rows = removed([Doc("n1", prose(5)), Doc("n2", prose(5))], [Doc("s1", prose(6))])
     assert {key: row["duplicate_of"] for key, row in rows.items()} == {"n2": "n1"}
-
-
-def test_planted_near_duplicates_of_a_real_collection_are_found(shared_data: Path) -> None:
-    path = shared_data / "dup" / "mccormick-articles_1000.train"
-    docs = [
-        Doc(*line.split(" ", 1)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-    ]
-    truth = [line.split() for line in path.with_suffix(".truth").read_text().splitlines() if line.strip()]
-    rows = removed(docs, blocks=2, config=DedupConfig(threshold=0.6))
-    found = {frozenset((doc_id, row["duplicate_of"])) for doc_id, row in rows.items()}
-    assert found == {frozenset(pair) for pair in truth}
