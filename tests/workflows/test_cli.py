@@ -12,6 +12,7 @@ import yaml
 
 from data_pipeline.config import CleanConfig, CrawlConfig
 from data_pipeline.errors import InputError
+from data_pipeline.filter_presets import PRESETS
 from gpt.config import ConfigError
 from tests.workflows.conftest import run_workflow
 from workflows import cli, demo, evaluate, finetune, pretrain, refresh, review, tokenize
@@ -146,7 +147,8 @@ def test_sources_of_a_file_have_options_of_their_own(tmp_path: Path) -> None:
         ["en", "de"],
     ]
     assert [config.of(source).extraction.mode for source in config.sources] == ["quality", "fast", "quality"]
-    assert (config.of(pages).filters.min_words, config.of(wiki).filters.min_words) == (20, 30)
+    assert config.of(pages).filters.min_words == 20
+    assert config.of(wiki).filters == PRESETS["wiki"]
 
 
 @pytest.mark.parametrize(
