@@ -48,6 +48,9 @@ class Options(RefreshConfig):
     dry_run: bool = False
     """List what would be read, with sizes and what is done already; read and write nothing (--dry-run will do)."""
 
+    rebuild: bool = False
+    """Make the next version from the sources alone, as if it were the first: read all their files again, compare documents with each other only (--rebuild will do)."""
+
     def pipeline(self) -> RefreshConfig:
         """The pipeline's own configuration, the short ways turned into sources."""
         sources = list(self.sources)
@@ -74,7 +77,9 @@ def main(options: Options) -> None:
         show_inputs(options.workspace, config)
         return
 
-    from workflows.cluster import ray_session
+    from data_pipeline.bands import describe_bands
+    from data_pipeline.cluster import ray_session
+    from workflows.console import say
     from workflows.workspace import Workspace
 
     workspace = Workspace.open(options.workspace)
@@ -86,7 +91,8 @@ def main(options: Options) -> None:
         show_model(model)
         return
     with ray_session(workspace.logs / "refresh.log"):
-        result = refresh_corpus(workspace, config)
+        say(describe_bands(config.dedup))
+        result = refresh_corpus(workspace, config, options.rebuild)
     if result.changed:
         show_funnel(workspace, result.version)
 
@@ -120,13 +126,13 @@ def show_inputs(location: str, config: RefreshConfig) -> None:
     )
 
 
-def refresh_corpus(workspace: Workspace, config: RefreshConfig) -> RefreshResult:
+def refresh_corpus(workspace: Workspace, config: RefreshConfig, rebuild: bool = False) -> RefreshResult:
     """Run the refresh under a running Ray; the version's report and MLflow run come with it."""
     from data_pipeline.refresh import refresh
     from workflows.console import step
 
     with step("refresh") as shown:
-        result = refresh(workspace.corpus, config, workspace.root, shown.update)
+        result = refresh(workspace.corpus, config, workspace.root, shown.update, rebuild)
         row = result.version
         if result.changed:
             shown.summary = (

@@ -200,8 +200,10 @@ def _warc_record(record: WarcRecord) -> Record:
 
 
 def _read_body(record: WarcRecord) -> bytes:
-    body = record.reader.read(MAX_RAW_BYTES)
-    if len(body) < min(record.content_length, MAX_RAW_BYTES):
+    # Exactly what there is: the reader makes room for all that it is asked for.
+    size = min(record.content_length, MAX_RAW_BYTES)
+    body = record.reader.read(size)
+    if len(body) < size:
         raise EOFError("the archive breaks off within a record")
     return body
 
@@ -211,6 +213,8 @@ def decode_body(raw: bytes, transfer: str | None, content: str | None) -> bytes:
 
     warcio's readers pass a body through as it is where it does not have the encoding that it claims.
     """
+    if not transfer and not content:
+        return raw[: MAX_PAGE_BYTES + 1]
     encoding = (content or "").strip().lower()
     compression = encoding if encoding in ("gzip", "deflate") else None
     reader_type = ChunkedDataReader if "chunked" in (transfer or "").lower() else BufferedReader

@@ -18,7 +18,8 @@ from warcio.warcwriter import WARCWriter
 
 from data_pipeline import schema
 from data_pipeline.corpus import Corpus
-from data_pipeline.staging import doc_id, text_hash
+from data_pipeline.staging import doc_id
+from data_pipeline.text_hash import text_hash
 
 VOCABULARY = [
     "the",

@@ -35,6 +35,16 @@ def test_a_preset_sets_defaults_and_options_override_it() -> None:
     assert options.train.precision == "fp32"
 
 
+def test_options_may_be_spelled_with_hyphens() -> None:
+    for argv in (["--accept-loss", "web", "--rebuild"], ["--accept_loss=web", "--rebuild", "true"]):
+        options = cli.parse(refresh.Options, "refresh", "", argv)
+        assert (options.accept_loss, options.rebuild, options.dry_run) == ("web", True, False)
+    assert cli.parse(refresh.Options, "refresh", "", ["--accept-loss=[web, book]"]).accept_loss == [
+        "web",
+        "book",
+    ]
+
+
 def test_a_file_is_read_and_the_command_line_wins_over_it(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump({"preset": "tiny", "train": {"num_steps": 5, "batch_size": 4}}))
