@@ -113,13 +113,18 @@ RULES: tuple[Rule, ...] = (
 
 def judge(text: str, options: FilterOptions, num_words: int | None = None) -> Verdict | None:
     """The first rule that a text fails, or None."""
-    lines = [stripped for line in text.split("\n") if (stripped := line.strip())] or [""]
-    doc = _Document(text, lines, count_words(text) if num_words is None else num_words)
+    doc = document_of(text, num_words)
     for rule in RULES:
         verdict = rule(doc, options)
         if verdict is not None:
             return verdict
     return None
+
+
+def document_of(text: str, num_words: int | None = None) -> _Document:
+    """What the rules look at."""
+    lines = [stripped for line in text.split("\n") if (stripped := line.strip())] or [""]
+    return _Document(text, lines, count_words(text) if num_words is None else num_words)
 
 
 def filter_documents(table: pa.Table, options: FilterOptions) -> tuple[pa.Table, pa.Table]:
