@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasketch
+import pyarrow as pa
 import xxhash
 
 from data_pipeline.config import DedupConfig
@@ -41,7 +42,7 @@ def documents(folder: Path, count: int) -> list[str]:
 
 def ours(texts: list[str]) -> None:
     """This project's signatures."""
-    signatures(texts, CONFIG)
+    signatures(pa.array(texts, pa.string()), CONFIG)
 
 
 def datasketch_bulk(texts: list[str]) -> None:

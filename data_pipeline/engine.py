@@ -14,8 +14,8 @@ import pyarrow as pa
 import ray
 import ray.data
 
-# A shuffle starts this many reducers at most; Ray Data's own default is 200, whatever the size.
-MAX_PARTITIONS = 200
+# A shuffle starts this many reducers at most; beyond, partitions grow instead.
+MAX_PARTITIONS = 2000
 
 
 def from_tables(tables: Sequence[pa.Table]) -> ray.data.Dataset:

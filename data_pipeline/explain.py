@@ -21,11 +21,13 @@ from data_pipeline import extract, filters, language, staging
 from data_pipeline.config import DedupConfig, RefreshConfig, SourceConfig, Treatment
 from data_pipeline.corpus import Corpus
 from data_pipeline.differences import in_line, windows
+from data_pipeline.errors import InputError
 from data_pipeline.filter_values import RuleValue, rule_values
 from data_pipeline.minhash import as_matrix, jaccard, shingle_hashes, signature
 from data_pipeline.repairs import Repair, repairs
 from data_pipeline.sources import Record, as_path, read_records
 from data_pipeline.staging import guarded, process, raw_table
+from data_pipeline.text_hash import text_hash
 from data_pipeline.wording import short_number, visible
 
 MAX_REPAIRS, SAMPLE_CHARS, LINE_CHARS = 5, 300, 160
@@ -69,7 +71,10 @@ def find_again(row: Row, source: SourceConfig, config: RefreshConfig, base: Path
     """
     place = as_path(row["input_file"])
     path = place if place.is_absolute() else base / row["input_file"]
-    if not path.is_file():
+    try:
+        if not path.is_file():
+            return None
+    except (OSError, InputError):  # a server that is gone
         return None
     uri = "" if row["uri"] == row["input_file"] else row["uri"]
     for record in find_records(source, path, [], uri):
@@ -168,7 +173,7 @@ def _filter_lines(before: pa.Table, after: pa.Table, treatment: Treatment) -> li
 
 def _rule_line(row: RuleValue, width: int) -> str:
     value = "-" if row.value is None else short_number(row.value)
-    bound = ""
+    bound = "turned off"
     if row.bound is not None:
         bound = f"{'at least' if row.is_least else 'at most'} {short_number(row.bound)}"
     return f"{row.reason:<{width}}  {value:>10}  {bound:<20}  {'FAILS' if row.fails else 'passes'}"
@@ -209,11 +214,11 @@ def explain_duplicates(text: str, uri: str, corpus: Corpus, version: Row, config
         made, asked = version["signature_scheme"], config.scheme
         return Passage("duplicates", "not asked", [f"the corpus has signatures '{made}', not '{asked}'"])
     shingles = shingle_hashes(text, config.shingle_size)
-    hash_of_text = staging.text_hash(text)
+    hash_of_text = text_hash(text)
     found = []
     lines = [f"threshold {config.threshold:g}"]
     for row in _candidates(text, corpus, version, config):
-        is_equal = staging.text_hash(row["text"]) == hash_of_text
+        is_equal = text_hash(row["text"]) == hash_of_text
         if is_equal and row["uri"] == uri:
             lines.append(f"the corpus holds it: {row['doc_id']} ({row['source']})")
             continue
@@ -235,7 +240,7 @@ def _similar_line(text: str, similarity: float, is_equal: bool, row: Row) -> str
 def _candidates(text: str, corpus: Corpus, version: Row, config: DedupConfig) -> list[Row]:
     """The kept documents whose signatures agree most with a text's, by the share of equal values."""
     own = signature(text, config)
-    hash_of_text = staging.text_hash(text)
+    hash_of_text = text_hash(text)
     best: list[tuple[float, str]] = []
     rows = corpus.scan("signatures", version)
     for batch in rows.to_batches(columns=["doc_id", "text_hash", "signature"], batch_size=16_384):

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 S, I64, F64 = pa.string(), pa.int64(), pa.float64()
 
-# Contract (docs/workspace.md): corpus/documents. `metadata` is a JSON object of strings.
+# Contract (docs/workspace.md): corpus/documents. `metadata` is a JSON object of strings; `quality_score` is null where
+# no quality model was configured. A new column goes to the end, where a table that is there gets it, too.
 DOCUMENTS = pa.schema(
     [
         ("doc_id", S),
@@ -31,6 +32,7 @@ DOCUMENTS = pa.schema(
         ("num_words", I64),
         ("text_hash", S),
         ("version", I64),
+        ("quality_score", F64),
     ]
 )
 
@@ -55,6 +57,7 @@ REMOVED = pa.schema(
         ("num_words", I64),
         ("lang", S),
         ("lang_score", F64),
+        ("quality_score", F64),
     ]
 )
 

@@ -1,6 +1,6 @@
 """Input files through every per-document step into staged Parquet files, in one Ray Data map.
 
-    read -> STEPS (extract, clean, identify the language, filter) -> sign
+    read -> STEPS (extract, clean, identify the language, filter, score the quality) -> sign
 
 A unit of files is one task and one staged file of schema.STAGED: every record that was read is a row of it, kept
 ones with a null `reason`, removed ones with theirs.
@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 import ray
 import xxhash
 
-from data_pipeline import clean, extract, filters, language, minhash, schema
+from data_pipeline import clean, decontaminate, extract, filters, language, minhash, schema
 from data_pipeline.config import RefreshConfig, SourceConfig, Treatment
 from data_pipeline.engine import from_tables, map_tables, stream
+from data_pipeline.quality import scoring
 from data_pipeline.repairs import before_repairs
 from data_pipeline.sources import Record, Span, as_path, read_records, split_file
+from data_pipeline.text_hash import text_hashes
 
 Progress = Callable[[str], None]
 BATCH_ROWS, BATCH_CHARS = 512, 16 << 20
@@ -157,11 +159,11 @@ def raw_table(batch: Sequence[Record], first_row_id: int, source: SourceConfig, 
         "row_id": list(range(first_row_id, first_row_id + len(batch))),
         "source": [source.name] * len(batch),
         "input_file": [input_file] * len(batch),
-        "uri": [clean.storable(record.uri) or input_file for record in batch],
-        "title": [clean.storable(record.title) for record in batch],
-        "text": [clean.storable(record.content) for record in batch],
+        "uri": clean.storable_column([record.uri or input_file for record in batch]),
+        "title": clean.storable_column([record.title for record in batch]),
+        "text": clean.storable_column([record.content for record in batch]),
         "format": [record.format for record in batch],
-        "date": [clean.storable(record.date) for record in batch],
+        "date": clean.storable_column([record.date for record in batch]),
         "license": [source.license] * len(batch),
         "metadata": [clean.storable_json(record.metadata) for record in batch],
         "reason": [record.reason for record in batch],
@@ -185,9 +187,7 @@ def process(table: pa.Table, treatment: Treatment) -> pa.Table:
     for _, step in STEPS:
         alive, removed = step(alive, treatment)
         parts.append(removed)
-    alive = schema.replace_column(
-        alive, "signature", minhash.signatures(alive["text"].to_pylist(), treatment.dedup)
-    )
+    alive = schema.replace_column(alive, "signature", minhash.signatures(alive["text"], treatment.dedup))
     rows = [schema.conform(_identified(part), schema.STAGED) for part in (alive, *parts)]
     return pa.concat_tables(rows).sort_by("row_id")
 
@@ -213,7 +213,15 @@ def _identify(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table
 
 
 def _filter(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
-    return filters.filter_documents(table, treatment.filters)
+    return filters.filter_documents(table, treatment.filters, treatment.block)
+
+
+def _score(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return scoring.score_documents(table, treatment.quality)
+
+
+def _decontaminate(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return decontaminate.decontaminate(table, treatment.decontamination)
 
 
 # What every document goes through between reading and signing, in this order; a refresh and an explanation both
@@ -223,6 +231,8 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("clean", _clean),
     (language.STAGE, _identify),
     (filters.STAGE, _filter),
+    (scoring.STAGE, _score),
+    (decontaminate.STAGE, _decontaminate),
 )
 
 
@@ -236,9 +246,7 @@ def _identified(table: pa.Table) -> pa.Table:
         )
     ]
     table = schema.replace_column(table, "doc_id", pa.array(doc_ids, pa.string()))
-    table = schema.replace_column(
-        table, "text_hash", pa.array([text_hash(text) for text in texts], pa.string())
-    )
+    table = schema.replace_column(table, "text_hash", pa.array(text_hashes(table["text"]), pa.string()))
     return schema.replace_column(table, "num_chars", pa.array([len(text) for text in texts], pa.int64()))
 
 
@@ -246,11 +254,6 @@ def doc_id(source: str, uri: str, text: str) -> str:
     """xxh3-128 hex of source, uri and text (lengths first, so that no two triples run together)."""
     parts = [part.encode("utf-8") for part in (source, uri, text)]
     return xxhash.xxh3_128_hexdigest(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
-
-
-def text_hash(text: str) -> str:
-    """xxh3-128 hex of the text, case-folded and with its spaces levelled: equal for exact copies."""
-    return xxhash.xxh3_128_hexdigest(" ".join(text.casefold().split()).encode("utf-8"))
 
 
 def staged_files(staging: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from data_pipeline.config import CrawlConfig, RefreshConfig, SourceConfig
 from data_pipeline.corpus import Corpus
+from data_pipeline.decontaminate import protected
 from data_pipeline.errors import InputError
 from data_pipeline.explain import (
     Passage,
@@ -23,6 +24,7 @@ from data_pipeline.explain import (
     find_again,
     find_records,
 )
+from data_pipeline.quality.scoring import with_model
 from data_pipeline.sources import PACKINGS, Record, list_files
 from data_pipeline.wording import short_number
 from workflows.console import say
@@ -56,16 +58,24 @@ def show(
     corpus = workspace.corpus if workspace is not None and workspace.corpus.latest() is not None else None
     file, uri = _file_of(target)
     if file is not None:
-        _show_file(file, uri, config, corpus)
+        _show_file(file, uri, _ready(config, workspace), corpus)
     elif workspace is not None and corpus is not None and (rows := _documents(corpus, target)):
         for row in rows:
-            _show_document(row, corpus, workspace.root)
+            _show_document(row, corpus, workspace)
     elif urlsplit(target).scheme in ("http", "https"):
-        _show_page(target, config, corpus, contact, private_hosts)
+        _show_page(target, _ready(config, workspace), corpus, contact, private_hosts)
     else:
         raise InputError(
             f"explain: {target} is no file, no uri or doc_id in the corpus of {location}, and no URL of a page"
         )
+
+
+def _ready(config: RefreshConfig, workspace: Workspace | None) -> RefreshConfig:
+    """The configuration as a refresh uses it: its quality model and its evaluation sets found."""
+    root = workspace.root if workspace is not None else Path()
+    folder = root / "evaluation" if workspace is not None else None
+    config = with_model(config, root / "corpus")
+    return replace(config, decontamination=protected(config.decontamination, folder))
 
 
 # --------------------------------------------------------------------------------------------------------- files
@@ -165,13 +175,13 @@ def _documents(corpus: Corpus, target: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["version"], row["doc_id"]))[:MAX_RECORDS]
 
 
-def _show_document(row: dict[str, Any], corpus: Corpus, base: Path) -> None:
+def _show_document(row: dict[str, Any], corpus: Corpus, workspace: Workspace) -> None:
     version = corpus.at(row["version"])
-    config = RefreshConfig.from_content(json.loads(version["config"]))
+    config = _ready(RefreshConfig.from_content(json.loads(version["config"])), workspace)
     say(f"\n{row['uri']} ({row['doc_id']})")
     say(f"  source {row['source']}, read from {row['input_file']} for corpus version {row['version']}")
     source = next((source for source in config.sources if source.name == row["source"]), None)
-    record = find_again(row, source, config, base) if source is not None else None
+    record = find_again(row, source, config, workspace.root) if source is not None else None
     text = row.get("text")
     if record is None or source is None:
         say("  its input file is gone or has changed; what the corpus itself says of it:")

@@ -38,6 +38,7 @@ COLOURS = {
     "language": "#7b6fd0",
     "filter": "#d06a4c",
     "quality": "#b8457a",
+    "decontaminate": "#8a5a2b",
     "exact_dedup": "#4c8fd0",
     "near_dedup": "#2f5f9a",
 }
