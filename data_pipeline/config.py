@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from data_pipeline.errors import InputError
@@ -444,6 +444,35 @@ class RefreshConfig:
     def config_hash(self) -> str:
         """sha256 of `content`, the same wherever the inputs lie."""
         return hashlib.sha256(canonical_json(self.content())).hexdigest()
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> RefreshConfig:
+        """The configuration whose `content` this is, but for what it names by path (inputs, block lists, evaluation sets).
+
+        What only another gptmill knows is left out.
+        """
+        sources = [{**source, "block": None} for source in content.get("sources", [])]
+        sets = {**content.get("decontamination", {}), "sets": []}
+        config: RefreshConfig = _restored(
+            cls, {**content, "sources": sources, "block": {}, "decontamination": sets}
+        )
+        return config
+
+
+def _restored(kind: Any, value: Any) -> Any:
+    """A value of a field's type from plain values."""
+    choices = [choice for choice in get_args(kind) if choice is not type(None)]
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        known = {entry.name for entry in fields(kind)} & value.keys()
+        return kind(**{name: _restored(hints[name], value[name]) for name in known})  # type: ignore[operator]
+    if value is not None and len(choices) == 1 and is_dataclass(choices[0]):
+        return (
+            [_restored(choices[0], part) for part in value]
+            if isinstance(value, list)
+            else _restored(choices[0], value)
+        )
+    return value
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,13 @@ class Options(RefreshConfig):
 
     rebuild: bool = False
     """Make the next version from the sources alone, as if it were the first: read all their files again, compare documents with each other only (--rebuild will do)."""
+    explain: str = ""
+    """Say what each step does to one document and why, and do nothing else: FILE, FILE#URI for one record of it, the
+    uri or doc_id of a document of the corpus, or the URL of a page."""
+    explain_contact: str = ""
+    """Your e-mail address or web page, sent along when --explain fetches a page; needed for any host but this machine."""
+    explain_private: list[str] = field(default_factory=list)
+    """Hosts with private addresses that --explain may fetch a page from."""
 
     def pipeline(self) -> RefreshConfig:
         """The pipeline's own configuration, the short ways turned into sources."""
@@ -75,6 +82,11 @@ def main(options: Options) -> None:
         options.train_quality.validate()
     if options.dry_run:
         show_inputs(options.workspace, config)
+        return
+    if options.explain:
+        from workflows.explain import show
+
+        show(options.explain, options.workspace, config, options.explain_contact, options.explain_private)
         return
 
     from data_pipeline.bands import describe_bands
