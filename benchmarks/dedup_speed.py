@@ -4,7 +4,7 @@ Documents are made from real ones: sentences of the books and web pages in ../sh
 about 4,500 characters; a tenth of these are copies with a few sentences changed, a fiftieth exact ones. All read the
 same Parquet files.
 
-  signatures   from text, shingling included, on one core; five rounds in turn, the median ratio
+  signatures   from text, shingling included, by second of processor time; five rounds in turn, the median ratio
   job          read, sign, find, verify, write; from the start of the command to its end, two cores for those that use them.
                Peers that take hours run on --peer-documents; then documents a second are compared, and the JSON says so.
   scaling      ours alone over growing sizes: the exponent of the time, and the largest private memory of a worker
@@ -43,9 +43,12 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 FILES, CORES, DOCUMENT_CHARS = 8, 2, 4500
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+# The newest text-dedup that pip finds, with the settings of its own README where there are any.
+TEXT_DEDUP = ["-m", "text_dedup.minhash", "--path", "parquet", "--split", "train", "--column", "text", "--ngram", "5",
+              "--num_perm", "128", "--threshold", "0.8", "--hash_func", "xxh3", "--num_proc", str(CORES)]  # fmt: skip
 PEERS = ["datatrove[io,processing]", "spacy", "datasketch", "rensa", "xxhash", "pyarrow"]
 
-# One script for all peers: `sign NAME FOLDER COUNT` prints seconds; `job NAME FOLDER OUT` does the whole work.
+# One script for all peers: `sign NAME FOLDER COUNT` prints processor seconds; `job NAME FOLDER OUT` does the whole work.
 PEER = r"""
 import glob, re, sys, time
 import pyarrow as pa, pyarrow.parquet as pq
@@ -143,9 +146,9 @@ if __name__ == "__main__":
         documents = texts(int(last))
         sign = globals()["sign_" + name]
         sign(documents[:3])
-        began = time.perf_counter()
+        began = time.process_time()
         sign(documents)
-        print(time.perf_counter() - began)
+        print(time.process_time() - began)
     else:
         globals()["job_" + name](last)
 """
@@ -224,9 +227,9 @@ def signature_rates(folder: Path, python: str, rounds: int) -> dict[str, Any]:
     signatures(texts.slice(0, 3), DedupConfig())
 
     def ours() -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         signatures(texts, DedupConfig())
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     def peer(name: str) -> Callable[[], float]:
         command = [python, "-c", PEER, "sign", name, str(folder), str(sizes[name])]
@@ -303,15 +306,19 @@ def _watch(process: subprocess.Popen[str], peaks: dict[int, float]) -> None:
 
 
 def job_rates(
-    work: Path, documents: int, peer_documents: int, pool: list[str], python: str, rounds: int
+    work: Path, documents: int, peer_documents: int, pool: list[str], pythons: dict[str, str], rounds: int
 ) -> dict[str, Any]:
-    """Documents a second of the whole job."""
+    """Documents a second of the whole job.
+
+    Args:
+        pythons: interpreter of each peer.
+    """
     folders = {}
     for size in {documents, peer_documents}:
         folders[size] = work / f"documents-{size}"
         if not folders[size].exists():
             write_documents(folders[size], size, pool)
-    sizes = {"gptmill": documents, **dict.fromkeys(("datasketch", "rensa", "datatrove"), peer_documents)}
+    sizes = {"gptmill": documents, **dict.fromkeys(pythons, peer_documents)}
     seconds: dict[str, list[float]] = {name: [] for name in sizes}
     summary: dict[str, Any] = {}
     for _ in range(rounds):
@@ -323,9 +330,10 @@ def job_rates(
             else:
                 out.mkdir()
                 began = time.perf_counter()
-                _output([python, "-c", PEER, "job", name, str(folders[size]), str(out)])
+                _output(_peer_job(name, pythons[name], folders[size], out))
                 spent = time.perf_counter() - began
             seconds[name].append(spent)
+            print(f"job        {name:12s}{size:10,} documents {spent:8.1f} s", flush=True)
     report: dict[str, Any] = {"summary": summary}
     for name, found in seconds.items():
         ratios = [
@@ -334,10 +342,15 @@ def job_rates(
         ]
         ratio = statistics.median(ratios)
         report[name] = {"documents": sizes[name], "seconds": found, "gptmill_is_times": ratio}
-        print(
-            f"job        {name:12s}{sizes[name]:10,} documents {statistics.median(found):8.1f} s   gptmill is {ratio:6.1f}x"
-        )
+        print(f"job        {name:12s}gptmill does {ratio:6.1f}x the documents a second")
     return report
+
+
+def _peer_job(name: str, python: str, folder: Path, out: Path) -> list[str]:
+    if name != "text-dedup":
+        return [python, "-c", PEER, "job", name, str(folder), str(out)]
+    places = ["--data_files", f"{folder}/*.parquet", "--cache_dir", f"{out}/cache", "--output", f"{out}/kept"]
+    return [python, *TEXT_DEDUP, *places]
 
 
 # --------------------------------------------------------------------------------------------------------- scaling
@@ -384,6 +397,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "benchmarks" / "dedup_speed.json")
     arguments = parser.parse_args()
     python = environment("dedup-peers", PEERS)
+    text_dedup = environment("text-dedup", ["text-dedup"])
     pool = sentences()
     work = Path(tempfile.mkdtemp(prefix="gm-dedup-", dir="/tmp"))
     report: dict[str, Any] = {"load": os.getloadavg(), "cores": os.cpu_count()}
@@ -393,7 +407,10 @@ def main() -> None:
             report["signatures"] = signature_rates(work / "documents-4000", python, arguments.rounds)
         if arguments.only in (None, "job") and python:
             peers = arguments.peer_documents or min(10_000, arguments.documents)
-            report["job"] = job_rates(work, arguments.documents, peers, pool, python, arguments.rounds)
+            pythons = dict.fromkeys(("datasketch", "rensa", "datatrove"), python)
+            if text_dedup:
+                pythons["text-dedup"] = text_dedup
+            report["job"] = job_rates(work, arguments.documents, peers, pool, pythons, arguments.rounds)
         if arguments.scaling:
             sizes = [int(size) for size in arguments.scaling.split(",")]
             report["scaling"] = scaling(work, sizes, pool)
