@@ -28,16 +28,16 @@ import ray.data
 
 from data_pipeline import evidence, schema
 from data_pipeline.atomic import write_json
-from data_pipeline.boilerplate import remove_boilerplate
-from data_pipeline.candidates import Members
 from data_pipeline.config import RefreshConfig
 from data_pipeline.corpus import Corpus, DataFile
 from data_pipeline.decontaminate import protected
-from data_pipeline.duplicates import describe, find_duplicates
+from data_pipeline.dedup.boilerplate import remove_boilerplate
+from data_pipeline.dedup.candidates import Members
+from data_pipeline.dedup.duplicates import describe, find_duplicates
+from data_pipeline.dedup.losses import guard_losses
+from data_pipeline.dedup.member_files import members_of
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
-from data_pipeline.losses import guard_losses
-from data_pipeline.member_files import members_of
 from data_pipeline.quality.scoring import with_model
 from data_pipeline.shards import canonical_json
 from data_pipeline.sources import fingerprint, is_local, list_files

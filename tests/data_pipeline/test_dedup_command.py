@@ -19,10 +19,10 @@ from deltalake import write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import table_files
 from data_pipeline.config import DedupConfig
+from data_pipeline.dedup import table_files
+from data_pipeline.dedup.table import Outcome, dedup_table
 from data_pipeline.errors import InputError
-from data_pipeline.table_dedup import Outcome, dedup_table
 from data_pipeline.text_hash import text_hash, text_hashes
 from tests.data_pipeline.made_inputs import prose, reworded
 
