@@ -16,7 +16,7 @@ FURNITURE, TEASER, CAPTION, LINKS, COMMENTS, FORM, NOSCRIPT = (1 << bit for bit 
 # Holds no text to read.
 UNREADABLE = frozenset(
     ("script", "style", "template", "svg", "canvas", "audio", "video", "source", "track", "embed",
-     "object", "applet", "param", "iframe", "frame", "frameset", "noindex", "head", "link", "math",
+     "img", "object", "applet", "param", "iframe", "frame", "frameset", "noindex", "head", "link", "math",
      "map", "area", "input", "select", "option", "optgroup", "datalist", "textarea", "button",
      "label", "legend", "progress", "output", "rp", "rt", "rtc", "use")
 )  # fmt: skip
