@@ -287,6 +287,10 @@ class DedupConfig:
     """Also remove a document of whose shingles this share (0.5 to 1) is in a kept one: an excerpt; 0 for off. Finds excerpts of half a document or more, as pairs of less similarity are not compared."""
     max_source_loss: float | None = None
     """Largest share of a source's documents that near-duplicate removal may take; beyond it nothing is committed. Empty: 0.5 for web and files, 0.1 for books and wiki."""
+    boilerplate_share: float = 0.0
+    """Take lines out of web pages that this share of their host's pages have, such as 0.3; 0 for off."""
+    boilerplate_pages: int = 10
+    """Pages of a host that must have such a line, at least."""
     memory_bytes: int = 16 << 30
     """Memory of the whole cluster that comparing may take for buckets; beyond it bands are compared in turn."""
 
@@ -305,6 +309,10 @@ class DedupConfig:
                 raise InputError(f"dedup.{name}: {getattr(self, name)} is outside 0 to 1")
         if self.containment and not 0.5 <= self.containment <= 1:
             raise InputError(f"dedup.containment: {self.containment} is outside 0.5 to 1; 0 turns it off")
+        if not 0 <= self.boilerplate_share <= 1:
+            raise InputError(f"dedup.boilerplate_share: {self.boilerplate_share} is outside 0 to 1")
+        if self.boilerplate_pages < 2:
+            raise InputError(f"dedup.boilerplate_pages: {self.boilerplate_pages} must be at least 2")
         if self.memory_bytes < 1 << 20:
             raise InputError(f"dedup.memory_bytes: {self.memory_bytes} is less than a MiB")
 

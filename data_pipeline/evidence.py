@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 
 from data_pipeline import engine
 from data_pipeline.atomic import write_json
-from data_pipeline.candidates import Members
 from data_pipeline.corpus import Corpus
+from data_pipeline.dedup.candidates import Members
 from data_pipeline.differences import windows
 from data_pipeline.repairs import Repair, repairs
 

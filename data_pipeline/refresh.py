@@ -28,15 +28,16 @@ import ray.data
 
 from data_pipeline import evidence, schema
 from data_pipeline.atomic import write_json
-from data_pipeline.candidates import Members
 from data_pipeline.config import RefreshConfig
 from data_pipeline.corpus import Corpus, DataFile
 from data_pipeline.decontaminate import protected
-from data_pipeline.duplicates import describe, find_duplicates
+from data_pipeline.dedup.boilerplate import remove_boilerplate
+from data_pipeline.dedup.candidates import Members
+from data_pipeline.dedup.duplicates import describe, find_duplicates
+from data_pipeline.dedup.losses import guard_losses
+from data_pipeline.dedup.member_files import members_of
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
-from data_pipeline.losses import guard_losses
-from data_pipeline.member_files import members_of
 from data_pipeline.quality.scoring import with_model
 from data_pipeline.shards import canonical_json
 from data_pipeline.sources import fingerprint, is_local, list_files
@@ -45,6 +46,8 @@ from data_pipeline.staging import InputFile, Progress, stage_files, staged_files
 SAMPLE_CHARS = 300
 # Documents that one partition of the deduplication shuffles holds, about.
 ROWS_A_PARTITION = 20_000
+# Compressed text whose lines one partition of the boilerplate shuffle counts, about.
+BYTES_A_PARTITION = 64 << 20
 
 # {(source, input file): (documents kept, removed)}
 FileCounts = dict[tuple[str, str], tuple[int, int]]
@@ -114,6 +117,8 @@ def refresh(
     staging.mkdir(parents=True)
     try:
         read = stage_files(inputs, config, staging, progress)
+        paths = staged_files(staging)
+        remove_boilerplate(paths, config, sum(path.stat().st_size for path in paths) // BYTES_A_PARTITION)
         progress("finding duplicates")
         members = _members(corpus, config, known_version, staging)
         removals = _find_duplicates(corpus, config, members, version, staging)

@@ -19,12 +19,13 @@ import ray
 import xxhash
 
 from data_pipeline import clean, decontaminate, extract, filters, language, minhash, schema
-from data_pipeline.config import RefreshConfig, SourceConfig, Treatment
+from data_pipeline.config import DedupConfig, RefreshConfig, SourceConfig, Treatment
 from data_pipeline.engine import from_tables, map_tables, stream
 from data_pipeline.quality import scoring
 from data_pipeline.repairs import before_repairs
 from data_pipeline.sources import Record, Span, as_path, read_records, split_file
 from data_pipeline.text_hash import text_hashes
+from data_pipeline.words import count_words
 
 Progress = Callable[[str], None]
 BATCH_ROWS, BATCH_CHARS = 512, 16 << 20
@@ -234,6 +235,13 @@ STEPS: tuple[tuple[str, Step], ...] = (
     (scoring.STAGE, _score),
     (decontaminate.STAGE, _decontaminate),
 )
+
+
+def sign(table: pa.Table, config: DedupConfig) -> pa.Table:
+    """The table with what follows from its texts: num_words, signature, doc_id, text_hash, num_chars."""
+    words = [count_words(text) for text in table["text"].to_pylist()]
+    table = schema.replace_column(table, "num_words", pa.array(words, pa.int64()))
+    return _identified(schema.replace_column(table, "signature", minhash.signatures(table["text"], config)))
 
 
 def _identified(table: pa.Table) -> pa.Table:

@@ -89,8 +89,8 @@ def main(options: Options) -> None:
         show(options.explain, options.workspace, config, options.explain_contact, options.explain_private)
         return
 
-    from data_pipeline.bands import describe_bands
     from data_pipeline.cluster import ray_session
+    from data_pipeline.dedup.bands import describe_bands
     from workflows.console import say
     from workflows.workspace import Workspace
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pyarrow as pa
 import pytest
 
-from data_pipeline.components import EDGES, LABELS, label, label_distributed, label_in_memory
+from data_pipeline.dedup.components import EDGES, LABELS, label, label_distributed, label_in_memory
 from data_pipeline.engine import from_tables
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

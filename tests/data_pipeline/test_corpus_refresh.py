@@ -15,10 +15,10 @@ import pytest
 from data_pipeline import schema
 from data_pipeline.config import CleanConfig, DedupConfig, LanguageConfig, RefreshConfig, SourceConfig
 from data_pipeline.corpus import TABLES, Corpus
+from data_pipeline.dedup.member_files import members_of
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
 from data_pipeline.filter_presets import PRESETS
-from data_pipeline.member_files import members_of
 from data_pipeline.refresh import RefreshResult, refresh
 from tests.data_pipeline.made_inputs import HTML, book, dump, page, prose, reworded, write_pages, write_warc
 

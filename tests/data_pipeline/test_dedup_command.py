@@ -19,10 +19,10 @@ from deltalake import write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import table_files
 from data_pipeline.config import DedupConfig
+from data_pipeline.dedup import table_files
+from data_pipeline.dedup.table import Outcome, dedup_table
 from data_pipeline.errors import InputError
-from data_pipeline.table_dedup import Outcome, dedup_table
 from data_pipeline.text_hash import text_hash, text_hashes
 from tests.data_pipeline.made_inputs import prose, reworded
 
@@ -198,6 +198,7 @@ def test_the_command_prints_a_summary_last_and_ends_with_0_or_2(tmp_path: Path) 
 @given(
     st.lists(
         st.text(max_size=50)
+        | st.text(st.sampled_from("ßẞİıſΣςσǅȺⱥÄäﬀ“”—…春😀𐐀 \u2028\u3000aZ"), max_size=30)
         | st.text(st.sampled_from(" \t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x85\xa0aBZ."), max_size=50),
         max_size=5,
     )
@@ -207,3 +208,12 @@ def test_hashes_of_a_column_are_those_of_its_texts(texts: list[str]) -> None:
     expected = [text_hash(text) for text in texts]
     assert text_hashes(pa.array(texts, pa.string())) == expected
     assert text_hashes(pa.chunked_array([pa.array(["x", *texts], pa.large_string())[1:]])) == expected
+
+
+def test_every_character_is_folded_as_python_does() -> None:
+    texts = [
+        f"x{chr(code)} y"
+        for code in range(0x110000)
+        if (not 0xD800 <= code < 0xE000 and code % 7 < 2) or code < 0x3000
+    ]
+    assert text_hashes(pa.array(texts, pa.string())) == [text_hash(text) for text in texts]

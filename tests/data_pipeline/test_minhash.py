@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.bands import choose_bands, collision_probability
 from data_pipeline.config import DedupConfig
+from data_pipeline.dedup.bands import choose_bands, collision_probability
 from data_pipeline.minhash import (
     as_matrix,
     jaccard,
@@ -104,7 +104,7 @@ def test_memory_does_not_grow_with_a_document() -> None:
     # In a process of its own, whose high-water mark nothing else has raised.
     code = """
 import resource, pyarrow as pa
-from data_pipeline.bands import choose_bands, collision_probability
+from data_pipeline.dedup.bands import choose_bands, collision_probability
 from data_pipeline.config import DedupConfig
 from data_pipeline.minhash import signatures
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -13,13 +13,13 @@ import pytest
 import ray.data
 
 from data_pipeline import minhash
-from data_pipeline.candidates import LIMITS, MEMBER_COLUMNS, Limits, Members
 from data_pipeline.config import DedupConfig
-from data_pipeline.duplicates import find_duplicates
+from data_pipeline.dedup.candidates import LIMITS, MEMBER_COLUMNS, Limits, Members
+from data_pipeline.dedup.duplicates import find_duplicates
+from data_pipeline.dedup.verify import REMOVALS
 from data_pipeline.engine import from_tables
 from data_pipeline.minhash import jaccard, shingle_hashes
 from data_pipeline.text_hash import text_hash
-from data_pipeline.verify import REMOVALS
 from tests.data_pipeline.made_inputs import prose, reworded
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
-from data_pipeline import components
-from data_pipeline.candidates import Limits, Members, least_agreement, num_equal
 from data_pipeline.config import DedupConfig
+from data_pipeline.dedup import components
+from data_pipeline.dedup.candidates import Limits, Members, least_agreement, num_equal
 from data_pipeline.engine import collect, map_tables, shuffle
 from data_pipeline.minhash import as_matrix, num_common, shingle_set
 from data_pipeline.schema import replace_column

@@ -26,10 +26,10 @@ import ray
 import ray.data
 from numba import njit
 
-from data_pipeline import components
-from data_pipeline.bands import band_buckets, bands_of, text_buckets
-from data_pipeline.components import EDGES
 from data_pipeline.config import DedupConfig
+from data_pipeline.dedup import components
+from data_pipeline.dedup.bands import band_buckets, bands_of, text_buckets
+from data_pipeline.dedup.components import EDGES
 from data_pipeline.engine import collect, map_tables, shuffle
 from data_pipeline.minhash import as_matrix
 from data_pipeline.schema import replace_column

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 from data_pipeline import schema
-from data_pipeline.candidates import MEMBER_COLUMNS, Members
+from data_pipeline.dedup.candidates import MEMBER_COLUMNS, Members
 from data_pipeline.engine import from_tables, map_tables
 
 PLACE_BITS = 36

@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from data_pipeline.candidates import Members
 from data_pipeline.config import RefreshConfig
-from data_pipeline.duplicates import largest_clusters
+from data_pipeline.dedup.candidates import Members
+from data_pipeline.dedup.duplicates import largest_clusters
+from data_pipeline.dedup.verify import NEAR
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
 from data_pipeline.staging import staged_files
-from data_pipeline.verify import NEAR
 
 
 def guard_losses(config: RefreshConfig, staging: Path, removals: pa.Table, members: Members) -> None:

@@ -22,15 +22,15 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from data_pipeline.candidates import MEMBER_COLUMNS, Members
 from data_pipeline.config import DedupConfig
-from data_pipeline.duplicates import Duplicates, cluster_sizes, find_duplicates
+from data_pipeline.dedup.candidates import MEMBER_COLUMNS, Members
+from data_pipeline.dedup.duplicates import Duplicates, cluster_sizes, find_duplicates
+from data_pipeline.dedup.member_files import PLACE, PLACE_BITS, read_rows, rows_at
+from data_pipeline.dedup.table_files import TableInput, Unit, as_text, batches, open_parquet, open_table
 from data_pipeline.engine import collect, from_tables, map_tables, stream
 from data_pipeline.errors import InputError
-from data_pipeline.member_files import PLACE, PLACE_BITS, read_rows, rows_at
 from data_pipeline.minhash import signatures
 from data_pipeline.schema import replace_column
-from data_pipeline.table_files import TableInput, Unit, as_text, batches, open_parquet, open_table
 from data_pipeline.text_hash import text_hashes
 
 ROWS_A_PARTITION = 20_000

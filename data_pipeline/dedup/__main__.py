@@ -34,7 +34,7 @@ from data_pipeline.config import DedupConfig
 from data_pipeline.errors import InputError, find_error
 
 if TYPE_CHECKING:
-    from data_pipeline.table_dedup import Outcome
+    from data_pipeline.dedup.table import Outcome
 
 # Without a terminal, progress is said so often.
 PLAIN_SECONDS = 15.0
@@ -139,8 +139,8 @@ def run(options: argparse.Namespace) -> None:
     from data_pipeline.cluster import ray_session, set_environment
 
     set_environment()
-    from data_pipeline.bands import describe_bands
-    from data_pipeline.table_dedup import check_output, dedup_table
+    from data_pipeline.dedup.bands import describe_bands
+    from data_pipeline.dedup.table import check_output, dedup_table
 
     check_output(options.output)
     began = time.monotonic()

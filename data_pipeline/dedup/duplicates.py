@@ -1,7 +1,7 @@
 """Exact and near-duplicate removal: candidates by signature, verified by their texts, and what was found in figures.
 
-candidates (data_pipeline.candidates)  which documents are worth comparing; signatures only
-  -> verify (data_pipeline.verify)     which of them go, and for which kept document; texts of candidates only
+candidates (data_pipeline.dedup.candidates)  which documents are worth comparing; signatures only
+  -> verify (data_pipeline.dedup.verify)     which of them go, and for which kept document; texts of candidates only
   -> clusters                          a kept document with all that were removed for it
 """
 
@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.bands import bands_of, probability_curve
-from data_pipeline.candidates import LIMITS, Limits, Members, find_candidates
 from data_pipeline.config import DedupConfig
+from data_pipeline.dedup.bands import bands_of, probability_curve
+from data_pipeline.dedup.candidates import LIMITS, Limits, Members, find_candidates
+from data_pipeline.dedup.verify import REMOVALS, verify
 from data_pipeline.engine import collect
-from data_pipeline.verify import REMOVALS, verify
 
 NUM_CLUSTERS, NUM_EXAMPLES, SAMPLE_CHARS = 10, 2, 200
 _SHOWN = pa.schema(
