@@ -89,7 +89,7 @@ def extract_unit(unit: pa.Table, mode: str, out: str) -> pa.Table:
 def ours(source: Path, out: Path, mode: str) -> float:
     """Seconds under a running Ray."""
     from data_pipeline.config import RefreshConfig, SourceConfig
-    from data_pipeline.engine import run_tasks
+    from data_pipeline.engine import from_tables, map_tables, stream
     from data_pipeline.staging import InputFile, plan_units
 
     out.mkdir(parents=True)
@@ -98,8 +98,8 @@ def ours(source: Path, out: Path, mode: str) -> float:
     inputs = [
         InputFile(path, path.name, 0, path.stat().st_size, "") for path in sorted(source.glob("*.warc.gz"))
     ]
-    tasks = run_tasks(extract_unit, plan_units(inputs, config), mode=mode, out=str(out))
-    pages = sum(row["pages"] for row in tasks)
+    units = from_tables(plan_units(inputs, config))
+    pages = sum(row["pages"] for row in stream(map_tables(units, extract_unit, mode=mode, out=str(out))))
     assert pages > 0
     return time.perf_counter() - began
 

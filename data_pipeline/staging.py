@@ -20,7 +20,7 @@ import xxhash
 
 from data_pipeline import clean, decontaminate, extract, filters, language, minhash, schema
 from data_pipeline.config import DedupConfig, RefreshConfig, SourceConfig, Treatment
-from data_pipeline.engine import run_tasks
+from data_pipeline.engine import from_tables, map_tables, stream
 from data_pipeline.quality import scoring
 from data_pipeline.repairs import before_repairs
 from data_pipeline.sources import WHOLE, Record, Span, as_path, read_records, split_file
@@ -81,7 +81,8 @@ def stage_files(
     units = plan_units(inputs, config)
     read: dict[int, tuple[int, str]] = {}
     documents = 0
-    for row in run_tasks(_stage_unit, units, config=config, staging=str(staging)):
+    staged = map_tables(from_tables(units), _stage_unit, config=config, staging=str(staging))
+    for row in stream(staged):
         count, error = read.get(row["file"], (0, ""))
         read[row["file"]] = (count + row["num_documents"], error or row["error"])
         documents += row["num_documents"]
@@ -100,8 +101,10 @@ def plan_units(inputs: Sequence[InputFile], config: RefreshConfig) -> list[pa.Ta
     unit_bytes = max(1, min(config.unit_bytes, share))
     # To find the places where a file can be entered, it may have to be read: that is work for tasks as well.
     whole = _units([(index, file, WHOLE) for index, file in enumerate(inputs)], max(1, share))
-    options = {"config": config, "span_bytes": max(unit_bytes, MIN_SPAN_BYTES)}
-    spans = sorted(run_tasks(_split_unit, whole, **options), key=lambda row: (row["file"], row["start"]))
+    found = map_tables(
+        from_tables(whole), _split_unit, config=config, span_bytes=max(unit_bytes, MIN_SPAN_BYTES)
+    )
+    spans = sorted(stream(found), key=lambda row: (row["file"], row["start"]))
     pieces = [(row["file"], inputs[row["file"]], Span(row["start"], row["stop"])) for row in spans]
     return _units(pieces, unit_bytes)
 

@@ -160,7 +160,7 @@ def _without_code(html: str) -> str:
 
 def _without_asides(html: str) -> str:
     """The page with nothing between the tags of asides; those that hold another of their kind are left alone."""
-    pieces = []
+    pieces: list[str] = []
     position = 0
     for found in islice(ASIDES.finditer(html), MAX_CUTS):
         tag = found[1]
