@@ -87,7 +87,12 @@ class CleanConfig:
     fix_encoding: bool = True
     """Repair mojibake and broken entities with ftfy."""
     normalization: str = "NFC"
-    """Unicode normal form: NFC or NFKC (NFKC also folds full-width forms)."""
+    """Unicode normal form: NFC or NFKC (NFKC also folds full-width forms, superscripts, ligatures)."""
+    width: Literal["keep", "letters", "all"] = "keep"
+    """Chinese and Japanese widths: keep them; fold full-width Latin letters and digits, but not punctuation, which is
+    right in such text; or fold all full-width ASCII and half-width kana."""
+    boilerplate: bool | None = None
+    """Take out lines that pages repeat (cookie notices, "read more", share bars); empty: for sources with preset web."""
     strip_addresses: bool = False
     """Take the memory address out of printed objects (<function f at 0x7f3a...>): pages made by live programs differ by it at each scrape."""
 

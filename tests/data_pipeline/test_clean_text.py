@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.clean import INVISIBLE, clean_text, storable
+from data_pipeline.clean import INVISIBLE, LATE_INVISIBLE, clean_text, storable
 from data_pipeline.config import CleanConfig
 
 CONFIG = CleanConfig()
@@ -78,7 +79,7 @@ def test_cleaned_text_is_normal_visible_and_storable(text: str, config: CleanCon
     cleaned = clean_text(text, config)
     cleaned.encode("utf-8")
     assert unicodedata.is_normalized("NFC", cleaned)
-    assert not INVISIBLE.search(cleaned)
+    assert not re.search(f"[{INVISIBLE}{LATE_INVISIBLE}]", cleaned)
     assert "\n\n\n" not in cleaned
     assert not any(line.endswith((" ", "\t", "\u3000", "\xa0")) for line in cleaned.split("\n"))
 
