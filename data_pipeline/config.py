@@ -16,6 +16,8 @@ from data_pipeline.filter_presets import preset_of
 from data_pipeline.shards import canonical_json
 
 SOURCE_KINDS = ("web", "books", "wiki", "files")
+# Kinds of personal data; where two finds overlap, the earlier kind counts.
+PII_KINDS = ("api_key", "email", "iban", "cn_id", "card", "ip", "phone")
 SIGNATURE_SCHEME = "affine32"
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -105,6 +107,22 @@ class LanguageConfig:
     """ISO 639-1 codes to keep; empty keeps all."""
     min_score: float = 0.0
     """Least certainty (0 to 1) of the language found; a document below it is removed."""
+
+
+@dataclass(frozen=True)
+class PrivacyConfig:
+    """Which personal data is masked."""
+
+    enabled: bool | None = None
+    """Whether to mask; empty: for sources with preset web."""
+    kinds: list[str] = field(default_factory=lambda: list(PII_KINDS))
+    """What to mask: api_key, email, iban, cn_id, card, ip, phone."""
+
+    def validate(self, where: str = "privacy") -> None:
+        """Raise InputError, naming the field, for a kind that does not exist."""
+        for kind in self.kinds:
+            if kind not in PII_KINDS:
+                raise InputError(f"{where}.kinds: {kind!r} is none of {', '.join(PII_KINDS)}")
 
 
 @dataclass(frozen=True)
