@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from data_pipeline.errors import InputError
-from data_pipeline.filter_presets import preset_of
+from data_pipeline.filter_presets import FilterOptions, bounds_of, preset_of
 from data_pipeline.shards import canonical_json
 
 SOURCE_KINDS = ("web", "books", "wiki", "files")
+# Options that a source may have of its own, instead of the refresh's.
+PER_SOURCE = ("extraction", "clean", "privacy", "language", "block")
 # Kinds of personal data; where two finds overlap, the earlier kind counts.
 PII_KINDS = ("api_key", "email", "iban", "cn_id", "card", "ip", "phone")
 SIGNATURE_SCHEME = "affine32"
@@ -35,7 +39,7 @@ class SourceConfig:
     kind: str = "files"
     """How to read it: web (WARC, ARC, WET, HTML), books (Gutenberg text), wiki (MediaWiki XML) or files (JSONL, Parquet, Arrow, text)."""
     paths: list[str] = field(default_factory=list)
-    """Files, folders (searched to the bottom), globs, or URIs of such (http, https, memory; s3 and gs with s3fs, gcsfs)."""
+    """Files, folders (searched to the bottom), globs, or URIs of such (s3, gs, http, https ...)."""
     license: str = ""
     """Licence that is recorded with each document."""
     preset: str = ""
@@ -50,6 +54,20 @@ class SourceConfig:
     """Column that holds the date."""
     metadata_columns: list[str] = field(default_factory=list)
     """Further columns to keep, in the documents' metadata."""
+    weight: float = 1.0
+    """How often training draws from this source, against its size: 2 is twice as often as its share of the text, 0 never."""
+    filters: dict[str, float] = field(default_factory=dict)
+    """Bounds of the filter preset that are other for this source, such as min_words."""
+    extraction: ExtractConfig | None = None
+    """How main text is found for this source; empty: as for all. What stands here replaces the refresh's whole block."""
+    clean: CleanConfig | None = None
+    """How this source's text is normalised; empty: as for all."""
+    privacy: PrivacyConfig | None = None
+    """Which personal data of this source is masked; empty: as for all."""
+    language: LanguageConfig | None = None
+    """Which languages are kept of this source; empty: as for all."""
+    block: BlockConfig | None = None
+    """Addresses and words that nothing is kept of in this source; empty: as for all."""
 
     def validate(self, where: str = "sources") -> None:
         """Raise InputError, naming the field, when the source cannot be read as configured."""
@@ -67,6 +85,11 @@ class SourceConfig:
             raise InputError(
                 f"{where}.paths: source {self.name} names an empty path; give files, folders or globs"
             )
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise InputError(f"{where}.weight: {self.weight} must be a finite number, 0 or more")
+        for name in PER_SOURCE:
+            if (own := getattr(self, name)) is not None:
+                own.validate(f"{where}.{name}")
 
 
 @dataclass(frozen=True)
@@ -76,10 +99,10 @@ class ExtractConfig:
     mode: str = "quality"
     """quality weighs each part of a page; fast leaves out what its names call furniture, and looks again where little is left."""
 
-    def validate(self) -> None:
+    def validate(self, where: str = "extraction") -> None:
         """Raise InputError for a mode that does not exist."""
         if self.mode not in ("quality", "fast"):
-            raise InputError(f"extraction.mode: {self.mode!r} is neither quality nor fast")
+            raise InputError(f"{where}.mode: {self.mode!r} is neither quality nor fast")
 
 
 @dataclass(frozen=True)
@@ -98,15 +121,12 @@ class CleanConfig:
     strip_addresses: bool = False
     """Take the memory address out of printed objects (<function f at 0x7f3a...>): pages made by live programs differ by it at each scrape."""
 
-
-@dataclass(frozen=True)
-class LanguageConfig:
-    """Which languages are kept."""
-
-    keep: list[str] = field(default_factory=list)
-    """ISO 639-1 codes to keep; empty keeps all."""
-    min_score: float = 0.0
-    """Least certainty (0 to 1) of the language found; a document below it is removed."""
+    def validate(self, where: str = "clean") -> None:
+        """Raise InputError for a normal form or a policy of widths that does not exist."""
+        if self.normalization not in ("NFC", "NFKC"):
+            raise InputError(f"{where}.normalization: {self.normalization!r} is neither NFC nor NFKC")
+        if self.width not in ("keep", "letters", "all"):
+            raise InputError(f"{where}.width: {self.width!r} is none of keep, letters, all")
 
 
 @dataclass(frozen=True)
@@ -123,6 +143,153 @@ class PrivacyConfig:
         for kind in self.kinds:
             if kind not in PII_KINDS:
                 raise InputError(f"{where}.kinds: {kind!r} is none of {', '.join(PII_KINDS)}")
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Which languages are kept."""
+
+    keep: list[str] = field(default_factory=list)
+    """ISO 639-1 codes to keep; empty keeps all."""
+    min_score: float = 0.0
+    """Least certainty (0 to 1) of the language found; a document below it is removed."""
+
+    def validate(self, where: str = "language") -> None:
+        """Raise InputError, naming the field, for values that cannot work."""
+        if not 0 <= self.min_score <= 1:
+            raise InputError(f"{where}.min_score: {self.min_score} is outside 0 to 1")
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """Addresses and words that nothing is wanted of, in files of your own."""
+
+    urls: list[str] = field(default_factory=list)
+    """Files with a domain or the beginning of an address on each line; what lies there is removed."""
+    words: list[str] = field(default_factory=list)
+    """Files with a word or phrase on each line; documents with more of them than filters.max_blocked_word_ratio are removed."""
+
+    def validate(self, where: str = "block") -> None:
+        """Raise InputError for a file that is not there."""
+        from data_pipeline.sources import as_path
+
+        for option, files in (("urls", self.urls), ("words", self.words)):
+            for file in files:
+                if not as_path(file).is_file():
+                    raise InputError(f"{where}.{option}: there is no file {file}")
+
+    def content(self) -> dict[str, list[str]]:
+        """What the files hold, as sha256 of each."""
+        from data_pipeline.sources import as_path
+
+        return {
+            option: [hashlib.sha256(as_path(file).read_bytes()).hexdigest() for file in files]
+            for option, files in (("urls", self.urls), ("words", self.words))
+        }
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """Which quality model scores the documents, and the score from which they are kept."""
+
+    model: str = ""
+    """Name of a model that --train_quality made for this corpus, or a folder with one; empty scores nothing."""
+    min_score: float = 0.0
+    """Least score of a document, from 0 (like the bad examples) to 1 (like the good ones); 0 only scores."""
+    min_scores: dict[str, float] = field(default_factory=dict)
+    """Least score by source, where it is another: {web: 0.3, book: 0}."""
+    model_hash: str = ""
+    """Refuse any model but the one of this hash; filled in where it is empty, and part of the configuration's hash."""
+
+    def validate(self, sources: list[str]) -> None:
+        """Raise InputError, naming the field, for values that cannot work.
+
+        Args:
+            sources: names of the configured sources.
+        """
+        bounds = {"min_score": self.min_score} | {
+            f"min_scores.{source}": score for source, score in self.min_scores.items()
+        }
+        for option, score in bounds.items():
+            if not 0 <= score <= 1:
+                raise InputError(f"quality.{option}: {score} is outside 0 to 1")
+            if score and not self.model:
+                raise InputError(f"quality.{option}: {score} needs scores; name a model with quality.model")
+        if self.model_hash and not self.model:
+            raise InputError("quality.model_hash: the hash is of no model; name it with quality.model")
+        if "/" not in self.model and not re.fullmatch(r"[A-Za-z0-9_-]*", self.model):
+            raise InputError(
+                f"quality.model: {self.model!r} is neither a name (letters, digits, - and _) nor a path"
+            )
+        for source in self.min_scores:
+            if source not in sources:
+                raise InputError(
+                    f"quality.min_scores: {source} is none of the sources ({', '.join(sources) or 'none given'})"
+                )
+
+
+@dataclass(frozen=True)
+class QualityTraining:
+    """Train a quality model instead of refreshing: what is good, what is bad, and how it learns."""
+
+    name: str = ""
+    """Name of the model to train, kept in corpus/quality/NAME for quality.model; empty refreshes as ever."""
+    good: list[str] | str = field(default_factory=list)
+    """Sources whose documents are good examples: wiki,book. Those given in this call are read from their files, with
+    the same steps as in a refresh; the others from the newest version of the corpus."""
+    bad: list[str] | str = field(default_factory=list)
+    """Sources whose documents are bad examples: web."""
+    max_documents: int = 20_000
+    """Documents of good, and of bad, at most; chosen by hash."""
+    held_out: float = 0.2
+    """Share of the documents, by hash of their text, that the model is tested with and never learns from."""
+    log2_buckets: int = 18
+    """N-grams are hashed into 2 to this power buckets (10 to 24): a model of 4 bytes a bucket."""
+    cost: float = 100.0
+    """What an error on an example costs beside large weights (C of a logistic regression); more fits closer."""
+
+    def validate(self) -> None:
+        """Raise InputError, naming the field, for values that cannot work."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+            raise InputError(
+                f"train_quality.name: {self.name!r} must be letters, digits, - and _; it names a folder"
+            )
+        for option, sources in (("good", self.good_sources), ("bad", self.bad_sources)):
+            if not sources:
+                raise InputError(
+                    f"train_quality.{option}: names no source; give one or more, as in wiki,book"
+                )
+        both = sorted({*self.good_sources} & {*self.bad_sources})
+        if both:
+            raise InputError(f"train_quality: source {both[0]} is both good and bad; name it once")
+        if not 10 <= self.log2_buckets <= 24:
+            raise InputError(f"train_quality.log2_buckets: {self.log2_buckets} is outside 10 to 24")
+        if not 0 < self.held_out <= 0.5:
+            raise InputError(f"train_quality.held_out: {self.held_out} is outside 0 to 0.5")
+        if self.max_documents <= 0 or not 0 < self.cost < float("inf"):
+            raise InputError("train_quality: max_documents and cost must be positive")
+
+    @property
+    def good_sources(self) -> list[str]:
+        """Names of the good sources."""
+        return _names(self.good)
+
+    @property
+    def bad_sources(self) -> list[str]:
+        """Names of the bad sources."""
+        return _names(self.bad)
+
+    def content(self) -> dict[str, Any]:
+        """What decides the model, as plain values: all but its name."""
+        content = asdict(self) | {"good": sorted(self.good_sources), "bad": sorted(self.bad_sources)}
+        del content["name"]
+        return content
+
+
+def _names(given: list[str] | str) -> list[str]:
+    """Names from a list or from one string with commas, each once."""
+    names = given.split(",") if isinstance(given, str) else given
+    return list(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
 @dataclass(frozen=True)
@@ -161,6 +328,20 @@ class DedupConfig:
 
 
 @dataclass(frozen=True)
+class Treatment:
+    """What happens to the documents of one source: the refresh's options with the source's own in their place."""
+
+    extraction: ExtractConfig
+    clean: CleanConfig
+    privacy: PrivacyConfig
+    language: LanguageConfig
+    block: BlockConfig
+    filters: FilterOptions
+    quality: QualityConfig
+    dedup: DedupConfig
+
+
+@dataclass(frozen=True)
 class RefreshConfig:
     """What a refresh reads and how it decides."""
 
@@ -168,8 +349,14 @@ class RefreshConfig:
     """The sources, in order of priority: of two equal documents the earlier source's is kept."""
     clean: CleanConfig = field(default_factory=CleanConfig)
     """How text is normalised."""
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    """Which personal data is masked."""
     language: LanguageConfig = field(default_factory=LanguageConfig)
     """Which languages are kept."""
+    block: BlockConfig = field(default_factory=BlockConfig)
+    """Addresses and words that nothing is kept of."""
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    """Which quality model scores the documents."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
     """How duplicates are found."""
     extraction: ExtractConfig = field(default_factory=ExtractConfig)
@@ -181,24 +368,41 @@ class RefreshConfig:
         """Raise InputError for a configuration that cannot work, before any work."""
         for index, source in enumerate(self.sources):
             source.validate(f"sources[{index}]")
-            preset_of(source.kind, source.preset)
+            self.of(source)
         names = [source.name for source in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"sources.name: {twice[0]} is given twice; give each source a name of its own")
         if self.unit_bytes <= 0:
             raise InputError(f"unit_bytes: {self.unit_bytes} must be positive")
-        if self.clean.normalization not in ("NFC", "NFKC"):
-            raise InputError(f"clean.normalization: {self.clean.normalization!r} is neither NFC nor NFKC")
-        self.extraction.validate()
-        self.dedup.validate()
+        for name in (*PER_SOURCE, "dedup"):
+            getattr(self, name).validate()
+        self.quality.validate(names)
+
+    def of(self, source: SourceConfig) -> Treatment:
+        """How the documents of a source are treated: the one place where its own options meet the refresh's.
+
+        Raises:
+            InputError: a filter preset or bound that does not exist.
+        """
+        own = {name: getattr(source, name) or getattr(self, name) for name in PER_SOURCE}
+        # What is not said is done where it is wanted nearly always: on web pages.
+        is_web = preset_of(source.kind, source.preset) == "web"
+        for name, option in (("clean", "boilerplate"), ("privacy", "enabled")):
+            if getattr(own[name], option) is None:
+                own[name] = replace(own[name], **{option: is_web})
+        filters = bounds_of(source.kind, source.preset, source.filters)
+        return Treatment(**own, filters=filters, quality=self.quality, dedup=self.dedup)
 
     def content(self) -> dict[str, Any]:
         """The configuration as plain values: what decides how text is treated, so no paths and no task sizes."""
         content = asdict(self)
         del content["unit_bytes"]
-        for source in content["sources"]:
-            del source["paths"]
+        content["block"] = self.block.content()
+        content["quality"]["model"] = PurePath(self.quality.model).name
+        for source, values in zip(self.sources, content["sources"], strict=True):
+            del values["paths"]
+            values["block"] = source.block and source.block.content()
         return content
 
     @property
@@ -216,7 +420,8 @@ class TokenizerConfig:
     vocab_size: int = 16384
     """Tokens in the vocabulary, special ones included (at least 266)."""
     sample_bytes: int = 200 << 20
-    """Text that training looks at, at most; documents are taken in the order of their ids, which is random."""
+    """Text that training looks at, at most; documents are taken in the order of their ids, which is random, more of
+    them from sources of more weight."""
     min_frequency: int = 2
     """Pairs seen less often are never merged."""
 

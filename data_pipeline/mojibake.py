@@ -8,8 +8,6 @@ out, are data_pipeline.clean's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import ftfy
 from ftfy.badness import MOJIBAKE_CATEGORIES
 from ftfy.fixes import unescape_html
@@ -53,18 +51,16 @@ SUSPECT = _suspect()
 _SUSPECT = linear(SUSPECT)
 # Entities within entities: hostile text nests them by the thousand, and each level costs a pass.
 MAX_LEVELS = 16
-_CONFIG = ftfy.TextFixerConfig(
-    unescape_html=False,  # done here, level by level
-    uncurl_quotes=False,
-    fix_latin_ligatures=False,
-    fix_character_width=False,
-    normalization=None,
-    explain=False,
+# Quotes, ligatures, widths and the normal form are left alone.
+SETTINGS = ftfy.TextFixerConfig(
+    uncurl_quotes=False, fix_latin_ligatures=False, fix_character_width=False, normalization=None
 )
+# Entities are decoded here, level by level.
+_WITHOUT_ENTITIES = SETTINGS._replace(unescape_html=False, explain=False)
 
 
 def repair(text: str) -> str:
-    """The text as ftfy.fix_text leaves it (quotes, ligatures, widths and normal form untouched)."""
+    """The text as ftfy.fix_text leaves it with SETTINGS, where no line end but the line feed is in it."""
     if text.isascii() and "&" not in text or not _SUSPECT.search(text):
         return text
     # As in ftfy: from the first line with a tag on the text is source code, whose entities stay.
@@ -82,35 +78,7 @@ def repair(text: str) -> str:
 def _repair_line(line: str, is_markup: bool) -> str:
     for _ in range(MAX_LEVELS):
         before = line
-        line = ftfy.fix_text((line if is_markup else unescape_html(line)) + "\n", _CONFIG)[:-1]
+        line = ftfy.fix_text((line if is_markup else unescape_html(line)) + "\n", _WITHOUT_ENTITIES)[:-1]
         if line == before:
             break
     return line
-
-
-@dataclass(frozen=True)
-class Repair:
-    """One repaired line, for a person to look at.
-
-    Attributes:
-        before, after: the line.
-        steps: what ftfy did, such as "encode latin-1" or "apply unescape_html".
-    """
-
-    before: str
-    after: str
-    steps: tuple[str, ...]
-
-
-def explain(text: str) -> list[Repair]:
-    """The lines that `repair` changes, each with ftfy's own account of how."""
-    repaired = repair(text).split("\n")
-    lines = text.split("\n")
-    if len(repaired) != len(lines):  # an entity made a line end: the text as one
-        lines, repaired = [text], [repair(text)]
-    found = []
-    for before, after in zip(lines, repaired, strict=True):
-        if before != after:
-            steps = ftfy.fix_and_explain(before, _CONFIG._replace(unescape_html="auto", explain=True)).explanation
-            found.append(Repair(before, after, tuple(f"{step.action} {step.parameter}" for step in steps or ())))
-    return found

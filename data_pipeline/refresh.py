@@ -27,13 +27,15 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from data_pipeline import dedup, schema
+from data_pipeline import dedup, evidence, schema
+from data_pipeline.atomic import write_json
 from data_pipeline.config import RefreshConfig
 from data_pipeline.corpus import Corpus, DataFile
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
-from data_pipeline.shards import canonical_json, file_sha256
-from data_pipeline.sources import list_files
+from data_pipeline.quality.scoring import with_model
+from data_pipeline.shards import canonical_json
+from data_pipeline.sources import fingerprint, is_local, list_files
 from data_pipeline.staging import InputFile, Progress, stage_files, staged_files
 
 SAMPLE_CHARS = 300
@@ -77,6 +79,7 @@ def refresh(
         InputError: nothing to read, signatures of another scheme, or a source that would lose too much.
     """
     config.validate()
+    config = with_model(config, corpus.root)
     latest = corpus.prepare()
     if latest is not None and latest["signature_scheme"] != config.dedup.scheme:
         raise InputError(
@@ -98,12 +101,12 @@ def refresh(
         removals = _find_duplicates(corpus, config, latest, staging, progress)
         _guard_losses(config, staging, removals)
         progress("writing tables")
-        files, counts = _write_tables(corpus, latest, staging, removals)
-        row = corpus.commit(
-            files,
-            _input_rows(inputs, config, read, counts, latest),
-            _version_row(config, latest, inputs, counts),
-        )
+        pairs = evidence.least_similar(removals)
+        files, counts = _write_tables(corpus, latest, staging, removals, pairs)
+        version_row = _version_row(config, latest, inputs, counts)
+        examples = evidence.gather(staged_files(staging), pairs, corpus, latest)
+        evidence.save(examples, corpus.evidence(version_row["version"]))
+        row = corpus.commit(files, _input_rows(inputs, config, read, counts, latest), version_row)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     damaged = [(inputs[index].name, error) for index, (_, error) in sorted(read.items()) if error]
@@ -131,16 +134,18 @@ def find_inputs(
     listed = [(index, path) for index, source in enumerate(config.sources) for path in list_files(source)]
     progress(f"checking {len(listed)} input files")
     with ThreadPoolExecutor(4) as pool:
-        digests = list(pool.map(file_sha256, [path for _, path in listed]))
+        contents = list(pool.map(fingerprint, [path for _, path in listed]))
     seen_table = corpus.read("inputs", latest, ["path", "size", "sha256"])
     seen = set(zip(*(seen_table[name].to_pylist() for name in ("path", "size", "sha256")), strict=True))
     base = base.resolve()
     found = []
-    for (index, path), digest in zip(listed, digests, strict=True):
-        name = str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
-        found.append(InputFile(path, name, index, path.stat().st_size, digest))
+    for (index, path), (size, digest) in zip(listed, contents, strict=True):
+        is_below = is_local(path) and path.is_relative_to(base)
+        name = str(path.relative_to(base)) if is_below else str(path)
+        found.append(InputFile(path, name, index, size, digest))
     found.sort(key=lambda file: (file.source, file.name))
-    return [(file, (file.name, file.size, file.sha256) in seen) for file in found]
+    # What could not be read to its end has no sha256, and is tried again by each refresh.
+    return [(file, file.sha256 != "" and (file.name, file.size, file.sha256) in seen) for file in found]
 
 
 # ------------------------------------------------------------------------------------------- deduplication
@@ -216,7 +221,7 @@ def _guard_losses(config: RefreshConfig, staging: Path, removals: pa.Table) -> N
 
 
 def _write_tables(
-    corpus: Corpus, latest: dict[str, Any] | None, staging: Path, removals: pa.Table
+    corpus: Corpus, latest: dict[str, Any] | None, staging: Path, removals: pa.Table, pairs: pa.Table
 ) -> tuple[list[DataFile], FileCounts]:
     """Write the version's files; return them and what became of each file's documents."""
     version = (latest["version"] if latest else 0) + 1
@@ -226,7 +231,12 @@ def _write_tables(
         for path in staged_files(staging)
     ]
     written = map_tables(
-        from_tables(units), _write_unit, root=str(corpus.root), version=version, removals=ray.put(removals)
+        from_tables(units),
+        _write_unit,
+        root=str(corpus.root),
+        version=version,
+        removals=ray.put(removals),
+        pairs=pairs,
     )
     rows = collect(written, WRITTEN).to_pylist()
     files = [
@@ -247,8 +257,10 @@ WRITTEN = pa.schema(
 )  # fmt: skip
 
 
-def _write_unit(unit: pa.Table, root: str, version: int, removals: ray.ObjectRef) -> pa.Table:
-    """Part one staged file into documents, removed and signatures; runs in a Ray task."""
+def _write_unit(
+    unit: pa.Table, root: str, version: int, removals: ray.ObjectRef, pairs: pa.Table
+) -> pa.Table:
+    """Part one staged file into documents, removed and signatures, with a file of examples beside it; a Ray task."""
     corpus = Corpus(Path(root))
     decided: pa.Table = ray.get(removals)
     rows: list[dict[str, Any]] = []
@@ -259,6 +271,7 @@ def _write_unit(unit: pa.Table, root: str, version: int, removals: ray.ObjectRef
             if content.num_rows:
                 rows.append(asdict(corpus.write_file(table, content, name)))
         rows.extend(_count_by_file(kept, removed))
+        write_json(evidence.side_file(Path(path)), evidence.collect(staged, pairs))
     return pa.Table.from_pylist(rows, schema=WRITTEN)
 
 
@@ -274,6 +287,10 @@ def _part(staged: pa.Table, removals: pa.Table, version: int) -> tuple[pa.Table,
     staged = schema.replace_column(staged, "version", pa.array([version] * staged.num_rows, pa.int64()))
     samples = pc.utf8_slice_codeunits(staged["text"], 0, SAMPLE_CHARS)
     staged = schema.replace_column(staged, "text_sample", samples)
+    # What was removed before it came to a text of its own has no length.
+    has_text = pc.invert(pc.is_in(staged["stage"], pa.array(schema.BEFORE_TEXT)))
+    lengths = pc.if_else(has_text, staged["num_chars"], pa.scalar(None, pa.int64()))
+    staged = schema.replace_column(staged, "num_chars", lengths)
     return staged.filter(pc.is_null(staged["reason"])), staged.filter(pc.is_valid(staged["reason"]))
 
 

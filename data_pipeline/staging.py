@@ -1,6 +1,6 @@
 """Input files through every per-document step into staged Parquet files, in one Ray Data map.
 
-    read -> extract -> clean -> identify the language -> filter -> sign
+    read -> STEPS (extract, clean, identify the language, filter, score the quality) -> sign
 
 A unit of files is one task and one staged file of schema.STAGED: every record that was read is a row of it, kept
 ones with a null `reason`, removed ones with theirs.
@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 import ray
 import xxhash
 
-from data_pipeline import clean, extract, filters, language, minhash, schema
-from data_pipeline.config import RefreshConfig, SourceConfig
+from data_pipeline import clean, extract, filters, language, minhash, privacy, schema
+from data_pipeline.config import RefreshConfig, SourceConfig, Treatment
 from data_pipeline.engine import from_tables, map_tables, stream
-from data_pipeline.filter_presets import preset_of
+from data_pipeline.quality import scoring
+from data_pipeline.repairs import before_repairs
 from data_pipeline.sources import Record, Span, as_path, read_records, split_file
 
 Progress = Callable[[str], None]
@@ -102,13 +103,14 @@ def _stage_unit(unit: pa.Table, config: RefreshConfig, staging: str) -> pa.Table
     with pq.ParquetWriter(path.with_suffix(".tmp"), schema.STAGED, compression="zstd") as writer:
         for row in unit.to_pylist():
             source = config.sources[row["source"]]
+            treatment = config.of(source)
             errors: list[str] = []
             span = Span(row["start"], row["stop"])
             records = guarded(read_records(source, as_path(row["path"]), span), errors)
             num_documents = 0
             for batch in _batches(records):
                 first_row_id = (number << 36) + ordinal + num_documents
-                writer.write_table(process(raw_table(batch, first_row_id, source, row["name"]), config))
+                writer.write_table(process(raw_table(batch, first_row_id, source, row["name"]), treatment))
                 num_documents += len(batch)
             ordinal += num_documents
             counts.append({"file": row["file"], "num_documents": num_documents, "error": "; ".join(errors)})
@@ -152,11 +154,9 @@ def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
 
 def raw_table(batch: Sequence[Record], first_row_id: int, source: SourceConfig, input_file: str) -> pa.Table:
     """Records as rows of schema.RAW and a column `reason`, numbered from `first_row_id` on."""
-    preset = preset_of(source.kind, source.preset)
     columns = {
         "row_id": list(range(first_row_id, first_row_id + len(batch))),
         "source": [source.name] * len(batch),
-        "preset": [preset] * len(batch),
         "input_file": [input_file] * len(batch),
         "uri": [clean.storable(record.uri) or input_file for record in batch],
         "title": [clean.storable(record.title) for record in batch],
@@ -170,28 +170,73 @@ def raw_table(batch: Sequence[Record], first_row_id: int, source: SourceConfig, 
     return pa.table(columns, schema=schema.RAW.append(pa.field("reason", pa.string())))
 
 
-def process(table: pa.Table, config: RefreshConfig) -> pa.Table:
+def process(table: pa.Table, treatment: Treatment) -> pa.Table:
     """All per-document steps over one batch.
 
     Args:
-        table: rows of schema.RAW and a column `reason` ("" where the reader gave a document).
+        table: rows of schema.RAW and a column `reason` ("" where the reader gave a document), of one source.
+        treatment: that source's options.
 
     Returns:
         As many rows of schema.STAGED: kept ones with a null `reason`, removed ones with theirs.
     """
     reasons = [schema.Verdict(reason) if reason else None for reason in table["reason"].to_pylist()]
     alive, unread = schema.split(table.drop_columns(["reason"]), "read", reasons)
-    alive, empty = extract.extract(alive, config.extraction)
-    alive = clean.clean(alive, config.clean)
-    alive, foreign = language.identify(alive, config.language)
-    alive, poor = filters.filter_documents(alive)
+    parts = [unread]
+    for _, step in STEPS:
+        alive, removed = step(alive, treatment)
+        parts.append(removed)
+    # Of what was removed before it was masked, a sample of the text is kept, too.
+    parts = [part if "pii" in part.column_names else privacy.mask(part, treatment.privacy) for part in parts]
     alive = schema.replace_column(
-        alive, "signature", minhash.signatures(alive["text"].to_pylist(), config.dedup)
+        alive, "signature", minhash.signatures(alive["text"].to_pylist(), treatment.dedup)
     )
-    rows = pa.concat_tables(
-        [schema.conform(_identified(part), schema.STAGED) for part in (alive, unread, empty, foreign, poor)]
-    )
-    return rows.sort_by("row_id")
+    rows = [schema.conform(_identified(part), schema.STAGED) for part in (alive, *parts)]
+    return pa.concat_tables(rows).sort_by("row_id")
+
+
+# Takes the living rows; gives back those it keeps and those it removes.
+Step = Callable[[pa.Table, Treatment], tuple[pa.Table, pa.Table]]
+
+
+def _extract(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return extract.extract(table, treatment.extraction)
+
+
+def _clean(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    cleaned = clean.clean(table, treatment.clean)
+    if not treatment.clean.fix_encoding:
+        return schema.keep_all(cleaned)
+    unrepaired = before_repairs(table["text"].to_pylist(), cleaned["text"].to_pylist())
+    return schema.keep_all(schema.replace_column(cleaned, "unrepaired", pa.array(unrepaired, pa.string())))
+
+
+def _mask(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return schema.keep_all(privacy.mask(table, treatment.privacy))
+
+
+def _identify(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return language.identify(table, treatment.language)
+
+
+def _filter(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return filters.filter_documents(table, treatment.filters, treatment.block)
+
+
+def _score(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return scoring.score_documents(table, treatment.quality)
+
+
+# What every document goes through between reading and signing, in this order; a refresh and an explanation both
+# walk it. A step that only changes rows ends in schema.keep_all.
+STEPS: tuple[tuple[str, Step], ...] = (
+    (extract.STAGE, _extract),
+    ("clean", _clean),
+    ("privacy", _mask),
+    (language.STAGE, _identify),
+    (filters.STAGE, _filter),
+    (scoring.STAGE, _score),
+)
 
 
 def _identified(table: pa.Table) -> pa.Table:

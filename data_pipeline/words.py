@@ -12,6 +12,8 @@ import unicodedata
 from functools import cache
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numba import njit
 
 OTHER, WORD, SINGLE = 0, 1, 2
@@ -32,7 +34,7 @@ _UNSPACED = (
 
 
 @cache
-def _tables() -> tuple[np.ndarray, np.ndarray]:
+def tables() -> tuple[np.ndarray, np.ndarray]:
     """(class of each code point, its lower-case code point). Built once a process, 0.3 s."""
     size = sys.maxunicode + 1
     kinds = np.zeros(size, np.uint8)
@@ -51,6 +53,27 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
     return kinds, folded
 
 
+def utf8(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """(bytes, offsets) of a string column, without a copy; a null reads as an empty text.
+
+    Args:
+        texts: string or large_string, [rows].
+
+    Returns:
+        uint8 bytes and int64 or int32 offsets [rows + 1] into them.
+    """
+    if texts.null_count:
+        texts = pc.fill_null(texts, "")
+    wide = pa.types.is_large_string(texts.type)
+    if not (wide or pa.types.is_string(texts.type)):
+        texts, wide = texts.cast(pa.large_string()), True
+    _, offsets, data = texts.buffers()
+    if not len(texts) or data is None:
+        return np.zeros(0, np.uint8), np.zeros(len(texts) + 1, np.int64)
+    numbers = np.frombuffer(offsets, np.int64 if wide else np.int32)
+    return np.frombuffer(data, np.uint8), numbers[texts.offset : texts.offset + len(texts) + 1]
+
+
 def code_points(text: str) -> np.ndarray:
     """uint32 code points of a text."""
     return np.frombuffer(text.encode("utf-32-le"), np.uint32)
@@ -58,7 +81,7 @@ def code_points(text: str) -> np.ndarray:
 
 def word_hashes(text: str) -> np.ndarray:
     """64-bit hashes of the text's words, in order (FNV-1a over case-folded code points, then mixed)."""
-    kinds, folded = _tables()
+    kinds, folded = tables()
     return _word_hashes(code_points(text), kinds, folded)
 
 

@@ -1,4 +1,11 @@
-"""Take new web, book and wiki files into the corpus: read, extract, clean, filter, deduplicate, commit."""
+"""Take new web, book and wiki files into the corpus: read, extract, clean, filter, deduplicate, commit.
+
+Another use: with --train_quality.name it trains a model that tells good documents from bad ones, and refreshes
+nothing. Later refreshes score every document with it (quality_score) and may remove those below a bound:
+
+    python -m workflows.refresh --train_quality.name curated --train_quality.good wiki,book --train_quality.bad web
+    python -m workflows.refresh --web crawl/ --quality.model curated --quality.min_scores '{web: 0.2}'
+"""
 
 from __future__ import annotations
 
@@ -8,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipeline.config import RefreshConfig, SourceConfig
+from data_pipeline.config import QualityTraining, RefreshConfig, SourceConfig
 from data_pipeline.errors import InputError
 from workflows import cli
 
@@ -36,6 +43,8 @@ class Options(RefreshConfig):
     """Short way to a wiki source: MediaWiki XML dumps, plain, bz2, gz or 7z."""
     files: list[str] | str = field(default_factory=list)
     """Short way to a source of JSON, CSV, Parquet, Arrow or text files."""
+    train_quality: QualityTraining = field(default_factory=QualityTraining)
+    """Train a quality model instead of refreshing."""
     dry_run: bool = False
     """List what would be read, with sizes and what is done already; read and write nothing (--dry-run will do)."""
 
@@ -59,6 +68,8 @@ def main(options: Options) -> None:
     """One refresh, its report and its MLflow run."""
     config = options.pipeline()
     config.validate()
+    if options.train_quality != QualityTraining():
+        options.train_quality.validate()
     if options.dry_run:
         show_inputs(options.workspace, config)
         return
@@ -67,6 +78,13 @@ def main(options: Options) -> None:
     from workflows.workspace import Workspace
 
     workspace = Workspace.open(options.workspace)
+    if options.train_quality.name:
+        from workflows.quality import show_model, train_quality
+
+        with ray_session(workspace.logs / "quality.log"):
+            model = train_quality(workspace, config, options.train_quality)
+        show_model(model)
+        return
     with ray_session(workspace.logs / "refresh.log"):
         result = refresh_corpus(workspace, config)
     if result.changed:
@@ -134,7 +152,7 @@ def _record(workspace: Workspace, row: dict[str, Any], shown: Step, began: float
     report = workspace.report(row["version"])
     if not report.exists():
         shown.update("writing the data report")
-        write_report(workspace.corpus, row, report)
+        write_report(workspace.corpus, row, report, workspace.tokens)
     tags = tracking.corpus_tags(workspace, row["version"])
     if tracking.find_run(workspace, "refresh", tags) is not None:
         return

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # What stands for a run in the list, by workflow: (metric, how it is shown).
 HEADLINES = {
     "refresh": (("documents/all/kept", "{:,.0f} documents kept"),),
+    "quality": (("auc", "AUC {:.3f}"),),
     "tokenize": (),
     "pretrain": (("val/bits_per_byte", "{:.3f} bits/byte"), ("train/tokens_per_second", "{:,.0f} tokens/s")),
     "finetune": (("accuracy", "accuracy {:.1%}"),),
@@ -29,7 +30,7 @@ class Options:
     workspace: str = "workspace"
     """Folder that everything is kept in."""
     workflow: str = ""
-    """Show the runs of one workflow only: refresh, tokenize, pretrain, finetune or evaluate."""
+    """Show the runs of one workflow only: refresh, quality, tokenize, pretrain, finetune or evaluate."""
     # Text first: beginnings of ids such as 1234e5 or 0012 must not be read as numbers.
     compare: str | list[str] = ""
     """Compare these runs (names, of which the newest run is taken, or beginnings of ids; a,b): what differs in settings and scores."""

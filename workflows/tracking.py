@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from data_pipeline.shards import Manifest
     from workflows.workspace import Workspace
 
-KINDS = ("refresh", "tokenize", "pretrain", "finetune", "evaluate")
+KINDS = ("refresh", "quality", "tokenize", "pretrain", "finetune", "evaluate")
 MAX_PARAM_CHARS = 500
 # MLflow refuses longer digests.
 DIGEST_CHARS = 32

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from data_pipeline.books.encoding import decode
 from data_pipeline.config import SourceConfig
-from data_pipeline.sources import WHOLE, Record, Span, spans_between
+from data_pipeline.sources import WHOLE, Record, Span, open_file, spans_between
 
 # A JSON array has to be read as a whole; beyond this it should be JSON lines.
 MAX_ARRAY_BYTES = 1 << 30
@@ -33,7 +33,7 @@ def read(path: Path, source: SourceConfig, span: Span = WHOLE) -> Iterator[Recor
     CSV, the byte where its line begins (unpacked) in JSON lines.
     """
     name = path.name.lower()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         if name.endswith(".parquet"):
             yield from _parquet(file, path.name, source, span)
         elif name.endswith((".arrow", ".feather")):
@@ -51,7 +51,7 @@ def split(path: Path, span_bytes: int) -> list[Span]:
     """Spans of JSON lines, which may be entered at any line, and of Parquet, at any row group."""
     name = path.name.lower()
     if name.endswith(".parquet"):
-        with path.open("rb") as file:
+        with open_file(path) as file:
             try:
                 groups = _group_offsets(pq.ParquetFile(file).metadata)
             except pa.ArrowException:

@@ -9,13 +9,14 @@ import io
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from data_pipeline.errors import InputError
-from data_pipeline.sources import Span
+from data_pipeline.sources import Span, is_local, open_file
 
 READ_BYTES = 1 << 18
 SEVEN_ZIP_TOOLS = ("7z", "7zz", "7za", "7zr")
@@ -31,7 +32,7 @@ MAX_CANDIDATES = 4
 
 def packing(path: Path) -> str:
     """bz2, gz, 7z or xml, by the file's first bytes."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(6)
     for magic, name in ((b"BZh", "bz2"), (b"\x1f\x8b", "gz"), (b"7z\xbc\xaf\x27\x1c", "7z")):
         if head.startswith(magic):
@@ -54,12 +55,12 @@ def cuts(path: Path, span_bytes: int) -> list[int]:
     if kind == "7z":
         seven_zip_tool(path)
     if kind == "xml":
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return list(wanted) if _encoding(file.read(1024)) == "utf-8" else []
     if kind != "bz2":
         return []
     found: list[int] = []
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for offset in wanted:
             if found and found[-1] >= offset:  # a stream longer than a span
                 continue
@@ -118,7 +119,7 @@ def opened(path: Path, span: Span) -> Iterator[io.BufferedIOBase]:
         with _seven_zip(path) as file:
             yield _as_utf8(file)
         return
-    with path.open("rb") as raw:
+    with open_file(path) as raw:
         raw.seek(span.start)
         if kind == "bz2":
             part = raw if span.stop is None else io.BufferedReader(_Limited(raw, span.stop - span.start))
@@ -164,20 +165,33 @@ def seven_zip_tool(path: Path) -> str:
 
 @contextmanager
 def _seven_zip(path: Path) -> Iterator[IO[bytes]]:
-    # An absolute path after "--", never a pattern (-spd): no file name is taken for an option or a list of files.
-    command = [seven_zip_tool(path), "x", "-so", "-spd", "-bd", "--", str(Path(path).resolve())]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout
-        if not process.stdout.read(1) and process.wait():
-            raise OSError(f"7z ended with status {process.returncode}: the archive is damaged")
-    finally:
-        process.kill()
-        process.stdout.close()
-        process.wait()
+    with _on_disk(path) as local:
+        # An absolute path after "--", never a pattern (-spd): no file name is taken for an option or a list of files.
+        command = [seven_zip_tool(path), "x", "-so", "-spd", "-bd", "--", str(local.resolve())]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+            if not process.stdout.read(1) and process.wait():
+                raise OSError(f"7z ended with status {process.returncode}: the archive is damaged")
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.wait()
+
+
+@contextmanager
+def _on_disk(path: Path) -> Iterator[Path]:
+    """The file where a program finds it: itself, or a copy of a remote one."""
+    if is_local(path):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=".7z") as copy, open_file(path) as file:
+        shutil.copyfileobj(file, copy, READ_BYTES)
+        copy.flush()
+        yield Path(copy.name)
 
 
 def _encoding(head: bytes) -> str:

@@ -19,7 +19,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 from warcio.bufferedreaders import BufferedReader, ChunkedDataReader
 
-from data_pipeline.sources import WHOLE, Record, Span, spans_between
+from data_pipeline.sources import WHOLE, Record, Span, open_file, spans_between
 
 MAX_PAGE_BYTES = 8 << 20
 # A body as it was sent; with its encodings taken off, none that is cut here fits in a page.
@@ -36,14 +36,14 @@ def read(path: Path, span: Span = WHOLE) -> Iterator[Record]:
     """Records of one span of an archive, or of a page file."""
     name = path.name.lower()
     if name.endswith((".html", ".htm", ".xhtml")):
-        with path.open("rb") as file:
+        with open_file(path) as file:
             yield page_record(path.name, file.read(MAX_PAGE_BYTES + 1), "text/html", "")
     elif name.endswith(".wacz"):
         yield from _read_wacz(path)
     elif ".arc" in name and ".warc" not in name:
         yield from _read_arc(path)
     else:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             yield from _read_warc(file, span)
 
 
@@ -53,7 +53,7 @@ def split(path: Path, span_bytes: int) -> list[Span]:
     The archive is read through once for the places of its records, which costs a few percent of extraction; looking
     for the marks of a record instead would find those of archives within the archive.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         magic = file.read(5)
         if magic != b"WARC/" and not magic.startswith(GZIP_MAGIC):
             return [WHOLE]
@@ -86,7 +86,7 @@ def _read_warc(file: BinaryIO, span: Span = WHOLE) -> Iterator[Record]:
 
 def _read_wacz(path: Path) -> Iterator[Record]:
     """Records of the WARC files in a web archive collection (WACZ, a zip of them)."""
-    with path.open("rb") as packed, zipfile.ZipFile(packed) as archive:
+    with open_file(path) as packed, zipfile.ZipFile(packed) as archive:
         members = sorted(name for name in archive.namelist() if WACZ_MEMBER.fullmatch(name))
         for name in members:
             with archive.open(name) as member:
@@ -194,7 +194,7 @@ def _read_arc(path: Path) -> Iterator[Record]:
     from warcio.archiveiterator import ArchiveIterator as ArcIterator
     from warcio.exceptions import ArchiveLoadFailed
 
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for record in ArcIterator(file, arc2warc=True, ensure_http_headers=False):
             if record.rec_type not in ("response", "resource"):
                 continue

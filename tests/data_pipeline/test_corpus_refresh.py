@@ -12,10 +12,11 @@ import pyarrow as pa
 import pytest
 
 from data_pipeline import schema
-from data_pipeline.config import DedupConfig, LanguageConfig, RefreshConfig, SourceConfig
+from data_pipeline.config import CleanConfig, DedupConfig, LanguageConfig, RefreshConfig, SourceConfig
 from data_pipeline.corpus import TABLES, Corpus
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
+from data_pipeline.filter_presets import PRESETS
 from data_pipeline.refresh import RefreshResult, refresh
 from tests.data_pipeline.made_inputs import HTML, book, dump, page, prose, reworded, write_pages, write_warc
 
@@ -199,7 +200,9 @@ def test_hostile_texts_end_as_clean_documents_or_as_reasons(made: Made) -> None:
 
 
 def test_nothing_of_the_work_is_left_beside_the_tables(made: Made) -> None:
-    assert sorted(path.name for path in (made[0] / "corpus").iterdir()) == sorted([*TABLES, "versions"])
+    corpus = made[0] / "corpus"
+    assert sorted(path.name for path in corpus.iterdir()) == sorted([*TABLES, "versions", "reports"])
+    assert [path.name for path in (corpus / "reports").iterdir()] == ["version-000001.json"]
 
 
 def test_two_workspaces_with_the_same_inputs_hold_the_same_documents(made: Made, tmp_path: Path) -> None:
@@ -283,6 +286,51 @@ def test_only_the_wanted_languages_are_kept(tmp_path: Path) -> None:
     source = SourceConfig(name="rows", paths=[str(tmp_path / "a.jsonl")])
     run(tmp_path / "ws", RefreshConfig(sources=[source], language=LanguageConfig(keep=["de"])))
     assert [row["text"] for row in rows_of(Corpus(tmp_path / "ws" / "corpus"), "documents")] == [german]
+
+
+def test_the_newest_refresh_that_names_a_source_says_its_weight(tmp_path: Path) -> None:
+    corpus = Corpus(tmp_path / "ws" / "corpus")
+    for number, weights in enumerate(({"a": 2.0, "b": 3.0}, {"a": 1.0}), start=1):
+        sources = []
+        for name, weight in weights.items():
+            path = tmp_path / f"{name}{number}.jsonl"
+            path.write_text(json.dumps({"text": f"{prose(number)} {name}"}))
+            sources.append(SourceConfig(name=name, paths=[str(path)], weight=weight))
+        run(tmp_path / "ws", RefreshConfig(sources=sources))
+    assert corpus.source_weights(corpus.at(1)) == {"a": 2.0, "b": 3.0}
+    assert corpus.source_weights(corpus.at(2)) == {"b": 3.0}
+
+
+def test_a_source_is_treated_by_options_of_its_own(tmp_path: Path) -> None:
+    german = "Der Bauer ging langsam über die Brücke und wartete auf den Zug am Abend."
+    for name in ("a", "b"):
+        rows = [
+            f"{text} {name}" for text in (german, prose(1), "½ full-width ＡＢＣ and a good many words more")
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in rows))
+    own = SourceConfig(
+        name="own",
+        paths=[str(tmp_path / "a.jsonl")],
+        language=LanguageConfig(keep=["en"]),
+        clean=CleanConfig(normalization="NFKC"),
+        filters={"max_words": 20},
+    )
+    common = SourceConfig(name="common", paths=[str(tmp_path / "b.jsonl")])
+    config = RefreshConfig(sources=[own, common], language=LanguageConfig(keep=["en", "de"]))
+    assert config.of(common) == dataclasses.replace(
+        config.of(own), language=config.language, clean=config.clean, filters=PRESETS["permissive"]
+    )
+    run(tmp_path / "ws", config)
+    corpus = Corpus(tmp_path / "ws" / "corpus")
+    kept = {(row["source"], row["text"]) for row in rows_of(corpus, "documents")}
+    assert kept == {
+        ("own", "1⁄2 full-width ABC and a good many words more a"),
+        ("common", "½ full-width ＡＢＣ and a good many words more b"),
+        ("common", f"{german} b"),
+        ("common", f"{prose(1)} b"),
+    }
+    removed = {(row["source"], row["stage"], row["reason"]) for row in rows_of(corpus, "removed")}
+    assert removed == {("own", "language", "language_de"), ("own", "filter", "too_many_words")}
 
 
 # ------------------------------------------------------------------------------------- what must not come through

@@ -111,6 +111,59 @@ def test_an_unknown_key_of_a_source_is_named() -> None:
         cli.parse(refresh.Options, "refresh", "", ["--sources", "[{name: a, kindd: web}]"])
 
 
+SOURCES = """
+sources:
+  - {name: pages, kind: web, paths: [crawl/], weight: 2, language: {keep: [en]}, filters: {min_words: 20}}
+  - name: essays
+    paths: [essays/]
+    extraction: {mode: fast}
+language: {keep: [en, de]}
+"""
+
+
+def test_sources_of_a_file_have_options_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "refresh.yaml"
+    path.write_text(SOURCES)
+    config = cli.parse(
+        refresh.Options, "refresh", "", ["--config", str(path), "--wiki", "dump.xml"]
+    ).pipeline()
+    config.validate()
+    pages, essays, wiki = config.sources
+    assert (pages.name, pages.weight, essays.weight, wiki.weight) == ("pages", 2.0, 1.0, 1.0)
+    assert [config.of(source).language.keep for source in config.sources] == [
+        ["en"],
+        ["en", "de"],
+        ["en", "de"],
+    ]
+    assert [config.of(source).extraction.mode for source in config.sources] == ["quality", "fast", "quality"]
+    assert (config.of(pages).filters.min_words, config.of(wiki).filters.min_words) == (20, 30)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("weight: -1", ["sources[0].weight", "-1"]),
+        ("weight: .nan", ["sources[0].weight", "nan"]),
+        ("weight: heavy", ["weight", "heavy"]),
+        ("wieght: 2", ["wieght", "no such option"]),
+        ("language: {keeps: [en]}", ["keeps", "no such option"]),
+        ("language: {min_score: 7}", ["sources[0].language.min_score", "7"]),
+        ("extraction: {mode: slow}", ["sources[0].extraction.mode", "slow"]),
+        ("clean: {normalization: NFX}", ["sources[0].clean.normalization", "NFX"]),
+        ("filters: {min_word: 3}", ["filters", "min_word", "min_words"]),
+        ("preset: bookish", ["preset", "bookish"]),
+        ("kind: webb", ["sources[0].kind", "webb"]),
+    ],
+)
+def test_a_wrong_value_of_a_source_is_one_line(source: str, words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "refresh.yaml"
+    path.write_text(f"sources: [{{name: a, paths: [b.jsonl], {source}}}]")
+    with pytest.raises(InputError) as raised:
+        cli.parse(refresh.Options, "refresh", "", ["--config", str(path)]).pipeline().validate()
+    assert "\n" not in str(raised.value)
+    assert all(word in str(raised.value) for word in words), str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("module", "argv", "words"),
     [
