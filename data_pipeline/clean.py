@@ -43,7 +43,8 @@ MARKS = r"\p{M}{4}"
 MAX_MARKS = 30
 _MARKS = linear(MARKS)
 SPACES = " \t\u3000"
-BLANK_LINES = re.compile(r"\n{3,}")
+# Code has two blank lines between its functions, verse and books between their parts; more say nothing more.
+BLANK_LINES = re.compile(r"\n{4,}")
 # "<f at 0x7f3a...>", "<weakref at 0x7f3a...; to 'g'>", also with its brackets escaped twice.
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,16}(?=>|&gt;|;)")
 # Full-width Latin letters and digits; all full-width ASCII, and half-width kana and hangul.
@@ -84,7 +85,7 @@ def _untidy(config: CleanConfig) -> Any:
     """Matches every text that `_normalise` changes, but for one whose normal form alone is wrong."""
     patterns = [
         f"[\r\x0b\x0c\u200c\u200d\u2028\u2029{INVISIBLE}{LATE_INVISIBLE}{FIXED_SPACES}]",
-        rf"[{SPACES}](?:\n|\z)|\n\n\n|\A\n|\n\z",
+        rf"[{SPACES}](?:\n|\z)|\n{{4}}|\A\n|\n\z",
         MARKS,
     ]
     if config.fix_encoding:
@@ -114,7 +115,7 @@ def _normalise(text: str, config: CleanConfig) -> str:
         text = boilerplate.strip(text)
     # By line: a regular expression for spaces at line ends takes quadratic time on a long run of spaces.
     text = "\n".join([line.rstrip(SPACES) for line in text.split("\n")])
-    return BLANK_LINES.sub("\n\n", text).strip("\n")
+    return BLANK_LINES.sub("\n\n\n", text).strip("\n")
 
 
 def _line_feeds(text: str) -> str:

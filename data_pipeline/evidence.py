@@ -96,7 +96,9 @@ def _first_of_each_source(repaired: pa.Table) -> Iterable[Row]:
 def _repair(row: Row) -> Row:
     found: Iterable[Repair] = islice(repairs(row["unrepaired"]), LINES_OF_A_TEXT)
     if row["pii"] is not None:  # the line is from before masking
-        found = (replace(line, before=mask_text(line.before)[0], after=mask_text(line.after)[0]) for line in found)
+        found = (
+            replace(line, before=mask_text(line.before)[0], after=mask_text(line.after)[0]) for line in found
+        )
     lines = [_around_the_change(line) for line in found]
     return {**{name: row[name] for name in ("source", "uri", "doc_id")}, "lines": lines}
 

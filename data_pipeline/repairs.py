@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import ftfy
 
 from data_pipeline.clean import storable
-from data_pipeline.mojibake import SETTINGS, SUSPECT
+from data_pipeline.mojibake import QUOTED_ENTITY, SETTINGS, SUSPECT
 from data_pipeline.patterns import linear
 
 # Every line that ftfy changes has one of these: what is wrongly decoded, a control character, another line end.
-_MAY_CHANGE = linear(
-    f"{SUSPECT}|[\x00-\x08\x0b\x0d-\x1f\x7f\u2028\u2029\u206a-\u206f\ufeff\ufff9-\ufffc]"
-)
+_MAY_CHANGE = linear(f"{SUSPECT}|[\x00-\x08\x0b\x0d-\x1f\x7f\u2028\u2029\u206a-\u206f\ufeff\ufff9-\ufffc]")
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,10 @@ def repairs(text: str) -> Iterator[Repair]:
             continue
         if len(line) > settings.max_decode_length:
             continue  # ftfy cuts it into parts, and nobody reads an example of a million characters
-        after, steps = ftfy.fix_and_explain(line, settings)
+        keeps_entities = QUOTED_ENTITY.search(line) is not None
+        after, steps = ftfy.fix_and_explain(
+            line, settings._replace(unescape_html=False) if keeps_entities else settings
+        )
         if after != line:
             taken = tuple((step.action, str(step.parameter)) for step in steps or ())
             yield Repair(storable(line.rstrip("\n")), storable(after.rstrip("\n")), taken)

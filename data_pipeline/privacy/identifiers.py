@@ -102,7 +102,9 @@ BEFORE_VERSION = re.compile(
     r"chapter|fig|figure|table|clause|appendix|article|paragraph|item|rule|oid)"
     r"|\u7248\u672c\u53f7?|\u00a7)[ .:#=\uff1avV]{0,3}$|[0-9A-Za-z_)][-/]$"
 )
-AROUND_ADDRESS = re.compile(r"(?i)\b(?:ip|ipv4|addr|address|host|hostname|server|client|dns|proxy|ping|gateway|peer|node|src|dst)")
+AROUND_ADDRESS = re.compile(
+    r"(?i)\b(?:ip|ipv4|addr|address|host|hostname|server|client|dns|proxy|ping|gateway|peer|node|src|dst)"
+)
 # Outlines and versions count up from small numbers to not much larger ones.
 OUTLINE_START, OUTLINE_END = 4, 50
 IPV6_ANCHOR = r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]"
@@ -192,7 +194,18 @@ def luhn(digits: str) -> bool:
 
 CN_ID = re.compile(r"(?<![0-9A-Za-z])[1-8][0-9]{16}[0-9Xx](?![0-9A-Za-z])")
 _CN_REGIONS = frozenset(
-    [*range(11, 16), *range(21, 24), *range(31, 38), *range(41, 47), *range(50, 55), *range(61, 66), 71, 81, 82, 83]
+    [
+        *range(11, 16),
+        *range(21, 24),
+        *range(31, 38),
+        *range(41, 47),
+        *range(50, 55),
+        *range(61, 66),
+        71,
+        81,
+        82,
+        83,
+    ]
 )
 _CN_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
@@ -234,21 +247,24 @@ _IBAN_LENGTHS = {
 }  # fmt: skip
 
 
+_IBAN_SEPARATORS = {ord(" "): None, ord("-"): None}
+
+
 def find_ibans(text: str) -> Iterator[Span]:
     """International bank account numbers: the country's length and the checksum (ISO 13616, MOD 97-10)."""
     for match in _IBAN_START.finditer(text):
         length = _IBAN_LENGTHS.get(match[0][:2], 0)
-        number, end = "", match.start()
-        while len(number) < length and end < len(text):
-            char = text[end]
-            if char in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ":
-                number += char
-            elif char not in " -" or text[end - 1] in " -":
-                break
-            end += 1
-        follows = text[end : end + 1]
-        if 0 < length == len(number) and is_iban(number) and not (follows.isascii() and follows.isalnum()):
-            yield match.start(), end
+        # In fours, so that at most every fifth character is a separator.
+        written = text[match.start() : match.start() + length + length // 4 + 1]
+        number = written.translate(_IBAN_SEPARATORS)[:length]
+        if 0 < length == len(number) and number.isalnum() and number.isupper() and number.isascii() and is_iban(number):
+            end, seen = match.start(), 0
+            while seen < length:
+                seen += text[end] not in " -"
+                end += 1
+            follows = text[end : end + 1]
+            if not (follows.isascii() and follows.isalnum()):
+                yield match.start(), end
 
 
 def is_iban(number: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_pipeline import api_keys, identifiers, phone_numbers
+from data_pipeline.privacy import api_keys, identifiers, phone_numbers
 from data_pipeline.config import PII_KINDS, PrivacyConfig
 from data_pipeline.patterns import linear
 from data_pipeline.schema import replace_column
@@ -79,7 +79,9 @@ def _finds(text: str, kinds: frozenset[str]) -> Iterator[Find]:
             yield from _placed("iban", identifiers.find_ibans(text))
         if "ip" in kinds:
             yield from _placed("ip", identifiers.find_ipv6(text))
-    for start, end, num_digits in identifiers.numbers(text) if kinds & {"card", "cn_id", "ip", "phone"} else ():
+    for start, end, num_digits in (
+        identifiers.numbers(text) if kinds & {"card", "cn_id", "ip", "phone"} else ()
+    ):
         if "cn_id" in kinds and num_digits >= 17:
             yield from _placed("cn_id", identifiers.cn_ids_in(text, start, end))
         if "card" in kinds and num_digits >= 13:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from data_pipeline.identifiers import NO_DIGITS, Span, in_url
+from data_pipeline.privacy.identifiers import NO_DIGITS, Span, in_url
 
 _DASH = "[-\u2010-\u2015\uff0d]"
 # No digit or letter next to it, and no sign of a path, of a price or of a decimal.
@@ -57,14 +57,20 @@ LABEL = re.compile(
     rf"(?i)(?:(?P<strong>{_STRONG})|{_WEAK})(?: ?(?:no|nr|number|num\u00e9ro|n\u00b0|号码|号|番号)\b)?"
     r"(?: ?/ ?fax)?(?: (?:at|on|is|unter(?: der (?:telefon)?nummer)?))?[ .:：=()（#|-]{0,5}$"
 )
-DATE = re.compile(r"(?:19|20)[0-9]{2}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ](?:19|20)[0-9]{2}")
+DATE = re.compile(
+    r"(?:19|20)[0-9]{2}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ](?:19|20)[0-9]{2}"
+)
 MAX_DIGITS_IN_A_ROW = 13
-# E.164: country calling codes by their length.
+# E.164: country calling codes; those of three digits are given as they were handed out, in tens.
 _CODES = frozenset(
-    "1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 81 82 84 "
-    "86 90 91 92 93 94 95 98".split()
-) | {str(code) for low, high in ((210, 300), (350, 390), (420, 424), (500, 510), (590, 600), (670, 693), (800, 801),
-     (808, 809), (850, 890), (960, 999)) for code in range(low, high)}  # fmt: skip
+    map(
+        str,
+        (1, 7, 20, 27, *range(30, 35), 36, 39, 40, 41, *range(43, 50), *range(51, 59), *range(60, 67), 81, 82, 84, 86,
+         *range(90, 96), 98, *range(210, 270), *range(290, 300), *range(350, 360), *range(370, 390), *range(420, 424),
+         *range(500, 510), *range(590, 600), *range(670, 693), 800, 808, *range(850, 860), 870, *range(878, 890),
+         *range(960, 970), *range(970, 980), *range(992, 999)),
+    )
+)  # fmt: skip
 
 
 def phones_in(text: str, start: int, end: int, num_digits: int) -> Iterator[Span]:
@@ -103,8 +109,12 @@ def _is_sum(text: str, plus: int, written: str) -> bool:
     words = text[max(0, plus - 40) : plus].rsplit("\n", 1)[-1].split()
     before = words[-1] if words else ""
     if text[plus + 1] == " ":  # as few write it: after a word, and in groups
-        return not (before.endswith((":", "：")) or (len(before) > 1 and before.isalpha())) or written.isdigit()
-    return written.isdigit() and (before.endswith(tuple("0123456789)]}=")) or len(written) > MAX_DIGITS_IN_A_ROW)
+        return (
+            not (before.endswith((":", "：")) or (len(before) > 1 and before.isalpha())) or written.isdigit()
+        )
+    return written.isdigit() and (
+        before.endswith(tuple("0123456789)]}=")) or len(written) > MAX_DIGITS_IN_A_ROW
+    )
 
 
 def _is_labelled(written: str, is_sure: bool) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from data_pipeline.identifiers import Span
+from data_pipeline.privacy.identifiers import Span
 from data_pipeline.patterns import linear
 
 # Whole tokens, by issuer.
