@@ -150,7 +150,9 @@ def main() -> None:
         report[name] = {"gptmill_us": mine, "datatrove_us": peer, "ratio": ratio}
         print(f"{name:20s}{statistics.median(mine):8.0f}{statistics.median(peer):8.0f}{ratio:8.1f}x")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"pages": len(texts), "bytes_a_page": size, "steps": report}, indent=2))
+    arguments.out.write_text(
+        json.dumps({"pages": len(texts), "bytes_a_page": size, "steps": report}, indent=2)
+    )
 
 
 if __name__ == "__main__":

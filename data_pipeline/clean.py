@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pyarrow as pa
 
-from data_pipeline import boilerplate, mojibake
+from data_pipeline import mojibake, stock_lines
 from data_pipeline.config import CleanConfig
 from data_pipeline.patterns import linear
 from data_pipeline.schema import replace_column
@@ -60,7 +60,7 @@ def clean(table: pa.Table, config: CleanConfig) -> pa.Table:
     """The table with `text` and `title` normalised; no row is removed here."""
     texts = [clean_text(text, config) for text in table["text"].to_pylist()]
     # A title is no line of a page.
-    of_titles = replace(config, boilerplate=False)
+    of_titles = replace(config, stock_lines=False)
     titles = [" ".join(clean_text(title or "", of_titles).split()) for title in table["title"].to_pylist()]
     return replace_column(
         replace_column(table, "text", pa.array(texts, pa.string())), "title", pa.array(titles, pa.string())
@@ -94,8 +94,8 @@ def _untidy(config: CleanConfig) -> Any:
         patterns.append(" at 0x[0-9a-fA-F]{4}")
     if config.width != "keep":
         patterns.append(ODD_WIDTH[config.width].pattern)
-    if config.boilerplate:
-        patterns.append(boilerplate.PATTERN)
+    if config.stock_lines:
+        patterns.append(stock_lines.PATTERN)
     return linear("|".join(patterns))
 
 
@@ -111,8 +111,8 @@ def _normalise(text: str, config: CleanConfig) -> str:
     text = _FIXED_SPACES.sub(" ", unicodedata.normalize(config.normalization, text))
     if config.strip_addresses:
         text = ADDRESS.sub("", text)
-    if config.boilerplate:
-        text = boilerplate.strip(text)
+    if config.stock_lines:
+        text = stock_lines.without_stock_lines(text)
     # By line: a regular expression for spaces at line ends takes quadratic time on a long run of spaces.
     text = "\n".join([line.rstrip(SPACES) for line in text.split("\n")])
     return BLANK_LINES.sub("\n\n\n", text).strip("\n")
@@ -141,6 +141,14 @@ def _mark_runs() -> re.Pattern[str]:
 def storable_json(values: Mapping[str, str]) -> str:
     """A JSON object that any table can hold."""
     return canonical_json({storable(key): storable(value) for key, value in values.items()}).decode("utf-8")
+
+
+def storable_column(texts: Sequence[str]) -> pa.Array:
+    """`storable` of each, as a column."""
+    try:
+        return pa.array(texts, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([storable(text) for text in texts], pa.string())
 
 
 def storable(text: str) -> str:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_pipeline.privacy import api_keys, identifiers, phone_numbers
 from data_pipeline.config import PII_KINDS, PrivacyConfig
 from data_pipeline.patterns import linear
+from data_pipeline.privacy import api_keys, identifiers, phone_numbers
 from data_pipeline.schema import replace_column
 
 TAGS = {kind: f"<{kind.upper()}>" for kind in PII_KINDS}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from data_pipeline.privacy.identifiers import Span
 from data_pipeline.patterns import linear
+from data_pipeline.privacy.identifiers import Span
 
 # Whole tokens, by issuer.
 TOKENS = (

@@ -257,7 +257,13 @@ def find_ibans(text: str) -> Iterator[Span]:
         # In fours, so that at most every fifth character is a separator.
         written = text[match.start() : match.start() + length + length // 4 + 1]
         number = written.translate(_IBAN_SEPARATORS)[:length]
-        if 0 < length == len(number) and number.isalnum() and number.isupper() and number.isascii() and is_iban(number):
+        if (
+            0 < length == len(number)
+            and number.isalnum()
+            and number.isupper()
+            and number.isascii()
+            and is_iban(number)
+        ):
             end, seen = match.start(), 0
             while seen < length:
                 seen += text[end] not in " -"

@@ -1,112 +1,85 @@
-"""Lines that pages repeat go, whole lines only; what reads like them stays."""
+"""Lines that recur over a host's pages are taken out of them, where that is asked for."""
 
 from __future__ import annotations
 
-import time
+import json
 from pathlib import Path
 
 import pytest
 
-from data_pipeline.boilerplate import MAX_LINE_CHARS, PATTERN, RULES, is_boilerplate, strip
-from data_pipeline.clean import clean_text
-from data_pipeline.config import CleanConfig
-from data_pipeline.patterns import linear
-from tests.data_pipeline.real_texts import real_texts
+from data_pipeline.config import DedupConfig, RefreshConfig, SourceConfig
+from data_pipeline.corpus import Corpus
+from data_pipeline.refresh import refresh
+from data_pipeline.staging import doc_id
+from data_pipeline.text_hash import text_hash
+from data_pipeline.words import count_words
+from tests.data_pipeline.made_inputs import prose
 
-REPEATED = [
-    *("Read more", "READ MORE »", "[Read more...]", "Continue reading →", "Skip to main content", "Back to top"),
-    *("Click here to read more", "View all posts by admin", "Toggle navigation", "Advertisement"),
-    *("Story continues below advertisement", "Read the full article"),
-    *("Share this:", "Share this post", "Share on Facebook", "Click to share on Twitter (Opens in new window)"),
-    *("Follow us on Instagram", "Facebook Twitter LinkedIn Email Print", "Share: Facebook Twitter Pinterest"),
-    *("Like this:", "Like Loading...", "Subscribe to our newsletter", "Sign up for our free daily newsletter!"),
-    "This website uses cookies to improve your experience. We'll assume you're ok with this.",
-    "We use cookies to ensure that we give you the best experience on our website.",
-    "By continuing to browse the site you are agreeing to our use of cookies.",
-    *("Accept all cookies", "Cookie settings", "Manage cookies"),
-    "Please enable JavaScript to view the comments powered by Disqus.",
-    "JavaScript is disabled in your browser. Please enable it for full functionality.",
-    "Your browser does not support the video tag.",
-    "You are using an outdated browser. Please upgrade your browser to improve your experience.",
-    "This site requires JavaScript to run correctly.",
-    "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor.",
-    *("阅读全文", "点击查看更多", "【返回顶部】", "分享到：", "分享到微信朋友圈", "加载更多评论"),
-    "打开微信，使用“扫一扫”即可将网页分享至朋友圈。",
-    *("您的浏览器版本过低，请升级浏览器后访问。", "请启用JavaScript后继续", "本网站使用Cookie以改善您的体验。"),
-    *("Weiterlesen …", "Mehr erfahren", "Auf Facebook teilen", "Diese Website verwendet Cookies."),
-    *("Lire la suite", "En savoir plus", "Ce site utilise des cookies pour améliorer votre expérience."),
-    *("Leer más", "Este sitio web utiliza cookies propias y de terceros.", "Leggi tutto", "Leia mais"),
-    *("Lees verder", "Читать далее", "Мы используем файлы cookie, чтобы сайт работал лучше.", "続きを読む", "더보기"),
-]
-PROSE = [
-    *("More", "Share", "Menu", "Tweet", "Print", "Email", "Home", "Next", "Loading", "Subscribe", "Cookies"),
-    *("read more than one book a week", "I read more.", "Read more books, watch fewer films", "more"),
-    *("# Read more", "* Facebook Twitter", "// share this", "- Advertisement for a house", "Advertisement of the author"),
-    *("Facebook, Twitter, Email", "Facebook | Twitter", "Facebook", "Twitter and Facebook are networks"),
-    *("print email", ">>> print(email)", "share: true", "javascript: void(0)", "x | x | x", "cookies = []"),
-    "The cookies were still warm when she opened the tin.",
-    "Cookies are small files, and this website explains how they came about.",
-    "JavaScript is a language that browsers run.",
-    "We use knives to cut bread and we use forks to eat.",
-    "He said that by continuing to walk they would agree on a way.",
-    "“Lorem ipsum” is what printers set when they have no text.",
-    *("他打开微信，看了一眼又放下。", "我们使用工具来工作。", "更多的人来了。", "分享是一种快乐。", "全文共三章。"),
-    *("Mehr Licht!", "Voir la mer", "Más vale tarde que nunca", "Leggi la lettera", "Далее мы читали молча."),
-]
-
-
-@pytest.mark.parametrize("line", REPEATED)
-def test_a_line_that_pages_repeat_goes(line: str) -> None:
-    assert is_boilerplate(line)
-    assert linear(PATTERN).search(f"before\n{line}\nafter"), "the screen must see it, too"
-    assert strip(f"before\n{line}\nafter") == "before\nafter"
-
-
-@pytest.mark.parametrize("line", PROSE)
-def test_a_line_of_prose_code_or_a_table_stays(line: str) -> None:
-    assert not is_boilerplate(line)
-    assert strip(f"before\n{line}\nafter") == f"before\n{line}\nafter"
-
-
-def test_a_long_line_is_prose_whatever_it_begins_with() -> None:
-    assert is_boilerplate("We use cookies " + "x " * 50)
-    assert not is_boilerplate("We use cookies " + "x " * MAX_LINE_CHARS)
-
-
-def test_the_gap_that_a_line_leaves_is_closed() -> None:
-    text = "First paragraph.\n\nRead more\n\n\nSecond paragraph.\n\nShare this:"
-    assert clean_text(text, CleanConfig(boilerplate=True)) == "First paragraph.\n\n\nSecond paragraph."
-    assert clean_text(text, CleanConfig(boilerplate=False)) == text
-
-
-def test_the_screen_sees_every_real_line_that_goes_and_books_lose_none(shared_data: Path) -> None:
-    screen = linear(PATTERN)
-    for text in real_texts(shared_data):
-        if not screen.search(text):
-            assert strip(text) == text
-    for path in sorted((shared_data / "books").glob("*/*.txt"))[::4]:
-        text = path.read_text(encoding="utf-8", errors="replace")[:200_000]
-        assert [line for line in text.split("\n") if is_boilerplate(line)] == []
-
-
-@pytest.mark.parametrize(
-    "piece", [" ", ">", "we use cookies ", "cookies ", "facebook ", "share this post ", "by using agree cookies ", "read more", "[", "扫一扫", "lorem ipsum dolor "]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+MENU, NOTICE, RARE = (
+    "Home | Products | About us",
+    "All rights reserved by us, 2024.",
+    "Read also: a story of ours.",
 )
-def test_hostile_lines_take_time_in_proportion(piece: str) -> None:
-    screen = linear(PATTERN)
-    seconds = []
-    for size in (1_000_000, 4_000_000):
-        text = (piece * (size // len(piece) + 1))[:size]
-        began = time.process_time()
-        screen.search(text)
-        strip(text)
-        seconds.append(time.process_time() - began)
-    # Quadratic time would be sixteen-fold.
-    assert seconds[1] < 10 * seconds[0] + 0.5
 
 
-def test_no_rule_matches_an_empty_line_or_a_single_letter() -> None:
-    for rule in RULES:
-        pattern = linear(f"(?i:{rule})")
-        assert not pattern.fullmatch("")
-        assert not any(pattern.fullmatch(char) for char in "abcxyz019更多")
+def pages() -> list[dict[str, str]]:
+    """Twenty pages of one host with a menu and a notice, ten of another whose menu two pages have, and a text file."""
+    rows = [
+        {
+            "id": f"https://one.test/{number}",
+            "text": f"{MENU}\n{prose(number)}\n\n{NOTICE.upper() if number % 2 else NOTICE}",
+        }
+        for number in range(20)
+    ]
+    rows[3]["text"] += f"\n{RARE}"
+    rows.append({"id": "https://one.test/empty", "text": f"{MENU}\n{NOTICE}"})
+    rows += [
+        {"id": f"https://two.test/{number}", "text": prose(30 + number) + (f"\n{MENU}" if number < 2 else "")}
+        for number in range(10)
+    ]
+    return [*rows, {"id": "notes", "text": f"{MENU}\n{prose(50)}"}]
+
+
+def run(
+    folder: Path, dedup: DedupConfig, unit_bytes: int = 32 << 20
+) -> tuple[dict[str, dict], dict[str, dict]]:
+    """(kept rows, removed rows) by uri."""
+    (folder / "in").mkdir(parents=True)
+    (folder / "in" / "rows.jsonl").write_text("\n".join(map(json.dumps, pages())))
+    source = SourceConfig(name="rows", paths=[str(folder / "in")], uri_column="id", preset="permissive")
+    corpus = Corpus(folder / "corpus")
+    refresh(corpus, RefreshConfig(sources=[source], dedup=dedup, unit_bytes=unit_bytes), folder)
+    return tuple(  # type: ignore[return-value]
+        {row["uri"]: row for row in corpus.scan(table, corpus.at()).to_table().to_pylist()}
+        for table in ("documents", "removed")
+    )
+
+
+def test_what_recurs_on_a_host_goes_and_the_rest_is_counted_and_signed_anew(tmp_path: Path) -> None:
+    kept, removed = run(tmp_path, DedupConfig(boilerplate_share=0.3))
+    for number in range(20):
+        row = kept[f"https://one.test/{number}"]
+        assert row["text"] == prose(number) + (f"\n\n{RARE}" if number == 3 else "")
+        assert row["doc_id"] == doc_id("rows", row["uri"], row["text"])
+        assert row["text_hash"] == text_hash(row["text"])
+        assert (row["num_chars"], row["num_words"]) == (len(row["text"]), count_words(row["text"]))
+    # Two pages of ten are too few, and a file has no host.
+    assert MENU in kept["https://two.test/1"]["text"]
+    assert MENU in kept["notes"]["text"]
+    assert removed["https://one.test/empty"]["reason"] == "only_boilerplate"
+
+
+def test_units_of_the_work_change_no_result(tmp_path: Path) -> None:
+    config = DedupConfig(boilerplate_share=0.3)
+    texts = [
+        {uri: row["text"] for uri, row in run(tmp_path / name, config, unit_bytes=size)[0].items()}
+        for name, size in (("c", 1 << 20), ("d", 1))
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_nothing_is_taken_out_unless_it_is_asked_for(tmp_path: Path) -> None:
+    kept, removed = run(tmp_path, DedupConfig())
+    assert MENU in kept["https://one.test/5"]["text"]
+    assert removed == {}

@@ -137,9 +137,11 @@ The law says that websites that use cookies must ask. If you continue, you agree
 Please enable us to go on; JavaScript is a language, and your browser runs it."""
 
 
-@pytest.mark.parametrize("text", [PYTHON, C, YAML, VERSE, MATHS, TABLE, CHINESE, PROSE], ids=lambda text: text[:12])
+@pytest.mark.parametrize(
+    "text", [PYTHON, C, YAML, VERSE, MATHS, TABLE, CHINESE, PROSE], ids=lambda text: text[:12]
+)
 def test_code_verse_maths_and_tables_come_out_as_they_went_in(text: str) -> None:
-    config = CleanConfig(boilerplate=True)
+    config = CleanConfig(stock_lines=True)
     assert clean_text(text, config) == text.rstrip("\n")
 
 
@@ -163,8 +165,10 @@ def test_a_pile_of_combining_marks_is_cut_and_words_of_any_language_are_not() ->
 
 
 @pytest.mark.slow
-def test_all_real_texts_are_cleaned_as_without_the_screen_and_cleaning_twice_is_cleaning_once(shared_data: Path) -> None:
-    config = CleanConfig(boilerplate=True)
+def test_all_real_texts_are_cleaned_as_without_the_screen_and_cleaning_twice_is_cleaning_once(
+    shared_data: Path,
+) -> None:
+    config = CleanConfig(stock_lines=True)
     num_changed = 0
     for text in real_texts(shared_data):
         cleaned = clean_text(text, config)

@@ -87,7 +87,9 @@ def _extracted(kind: str, path: Path) -> list[str]:
     records = [record for file in list_files(source) for record in read_records(source, file)]
     table = staging.raw_table(records, 0, source, str(path))
     alive, _ = schema.split(
-        table.drop_columns(["reason"]), "read", [schema.Verdict(r.reason) if r.reason else None for r in records]
+        table.drop_columns(["reason"]),
+        "read",
+        [schema.Verdict(r.reason) if r.reason else None for r in records],
     )
     alive, _ = extract.extract(alive, RefreshConfig().of(source).extraction)
     return alive["text"].to_pylist()
@@ -95,7 +97,10 @@ def _extracted(kind: str, path: Path) -> list[str]:
 
 def _passages(text: str) -> list[str]:
     """Passages from all over a text."""
-    found = [text[start : start + PASSAGE_CHARS] for start in range(0, len(text) - PASSAGE_CHARS + 1, PASSAGE_CHARS)]
+    found = [
+        text[start : start + PASSAGE_CHARS]
+        for start in range(0, len(text) - PASSAGE_CHARS + 1, PASSAGE_CHARS)
+    ]
     return found[:: max(1, len(found) // PASSAGES_A_TEXT)]
 
 
@@ -168,7 +173,10 @@ def _page(*parts: tuple[str, int]) -> str:
 @pytest.mark.parametrize("second", ["zh", "ja", "ru", "fr", "de"])
 @pytest.mark.parametrize("size", [2, 12])
 def test_a_page_of_two_languages_has_the_heavier_one_and_its_share_as_score(second: str, size: int) -> None:
-    for parts, wanted in (((("en", 3 * size), (second, size)), "en"), ((("en", size), (second, 3 * size)), second)):
+    for parts, wanted in (
+        ((("en", 3 * size), (second, size)), "en"),
+        ((("en", size), (second, 3 * size)), second),
+    ):
         for page in (_page(*parts), _page(*reversed(parts))):
             lang, score = detect(page)
             assert lang == wanted

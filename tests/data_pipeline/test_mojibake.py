@@ -47,7 +47,11 @@ def _characters() -> list[str]:
     for written in MOJIBAKE_CATEGORIES.values():
         for first, last, single in re.findall(r"(.)-(.)|(.)", written, re.DOTALL):
             found |= {chr(code) for code in range(ord(first), ord(last) + 1)} if first else {single}
-    return sorted(found) + list("abzAZ 09.,?!\n·ЂвВГРСўβΒΓΞΟāà®°µ»×²³√±∂†≠™´≤≥¥µø≈¢‚ÄìîïòôúùûπâóäêÂÃÎÐ€œŠšŸž\xa0\xad©ØÙ中あ") * 4
+    return (
+        sorted(found)
+        + list("abzAZ 09.,?!\n·ЂвВГРСўβΒΓΞΟāà®°µ»×²³√±∂†≠™´≤≥¥µø≈¢‚ÄìîïòôúùûπâóäêÂÃÎÐ€œŠšŸž\xa0\xad©ØÙ中あ")
+        * 4
+    )
 
 
 def test_wherever_ftfy_sees_bad_text_the_screen_sees_it_too() -> None:
@@ -62,7 +66,11 @@ def test_wherever_ftfy_sees_bad_text_the_screen_sees_it_too() -> None:
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.lists(st.lists(st.sampled_from([*_characters(), "&", "<", ";", "&amp;", "â€™"]), max_size=8), max_size=4))
+@given(
+    st.lists(
+        st.lists(st.sampled_from([*_characters(), "&", "<", ";", "&amp;", "â€™"]), max_size=8), max_size=4
+    )
+)
 def test_whatever_the_lines_they_are_repaired_as_by_plain_ftfy(lines: list[list[str]]) -> None:
     text = "\n".join("".join(line) for line in lines)
     assert repair(text) == plain(text)
@@ -96,7 +104,23 @@ def test_entities_nested_deeper_than_anyone_writes_are_left() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["amp;", "&amp;", "&#38;", "&am&#1;p;", "Ã©", "â€™", "Ã\x83", "œ ", "Ã\xa0 ", "вЂ«", "\x80", "¤Ã", "Ã\ufffd", "Ã à"]
+    "piece",
+    [
+        "amp;",
+        "&amp;",
+        "&#38;",
+        "&am&#1;p;",
+        "Ã©",
+        "â€™",
+        "Ã\x83",
+        "œ ",
+        "Ã\xa0 ",
+        "вЂ«",
+        "\x80",
+        "¤Ã",
+        "Ã\ufffd",
+        "Ã à",
+    ],
 )
 def test_hostile_text_takes_time_in_proportion(piece: str) -> None:
     seconds = []

@@ -11,6 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,7 +58,9 @@ def test_precision_and_recall_over_the_labelled_cases() -> None:
         wrong.update(kind for _, _, kind in found - labels)
         missed.update(kind for _, _, kind in labels - found)
         for start, end, kind in sorted(found ^ labels):
-            print(f"{'wrong' if (start, end, kind) in found else 'missed'} {kind}: {text[start:end]!r} in {text!r}")
+            print(
+                f"{'wrong' if (start, end, kind) in found else 'missed'} {kind}: {text[start:end]!r} in {text!r}"
+            )
         num_cases += 1
         num_negative += not labels
     assert num_cases >= 500
@@ -81,7 +84,11 @@ def _share(right: int, other: int) -> float:
     [
         ("Write to a.b@mail-host.org or c@d.co.", "Write to <EMAIL> or <EMAIL>.", {"email": 2}),
         ("Tel. +49 30 901820, from 84.23.117.9", "Tel. <PHONE>, from <IP>", {"phone": 1, "ip": 1}),
-        ("卡号 4111 1111 1111 1111，身份证11010519491231002X", "卡号 <CARD>，身份证<CN_ID>", {"card": 1, "cn_id": 1}),
+        (
+            "卡号 4111 1111 1111 1111，身份证11010519491231002X",
+            "卡号 <CARD>，身份证<CN_ID>",
+            {"card": 1, "cn_id": 1},
+        ),
         ("IBAN DE89 3704 0044 0532 0130 00 BIC", "IBAN <IBAN> BIC", {"iban": 1}),
         ("nothing in 1.2.3.4 pages of 2019-05-12", "nothing in 1.2.3.4 pages of 2019-05-12", {}),
         ("", "", {}),
@@ -102,7 +109,9 @@ def test_only_the_kinds_asked_for_are_masked() -> None:
 def test_checksums_tell_a_number_from_one_with_a_digit_wrong() -> None:
     good = "4539578763621486"
     assert luhn(good)
-    assert not any(luhn(good[:index] + str((int(good[index]) + 1) % 10) + good[index + 1 :]) for index in range(16))
+    assert not any(
+        luhn(good[:index] + str((int(good[index]) + 1) % 10) + good[index + 1 :]) for index in range(16)
+    )
     assert is_iban("GB29NWBK60161331926819")
     assert not is_iban("GB29NWBK60161331926818")
     assert is_cn_id("11010519491231002X")
@@ -116,7 +125,7 @@ def test_finds_are_in_order_and_apart_and_masking_real_texts_twice_is_masking_on
     total = Counter[str]()
     for text in real_texts(shared_data):
         found = find(text)
-        assert all(left[1] <= right[0] for left, right in zip(found, found[1:], strict=False))
+        assert all(left[1] <= right[0] for left, right in pairwise(found))
         assert all(0 <= start < end <= len(text) for start, end, _ in found)
         masked, counts = mask_text(text)
         total.update(counts)
@@ -179,7 +188,9 @@ PII = "Ask jane.roe@uni-halle.de, {number}, or call +49 30 901820."
 
 
 def _table(*texts: str) -> pa.Table:
-    return pa.table({"text": pa.array(texts, pa.string()), "title": pa.array(["by a@b.org", None], pa.string())})
+    return pa.table(
+        {"text": pa.array(texts, pa.string()), "title": pa.array(["by a@b.org", None], pa.string())}
+    )
 
 
 def test_counts_of_text_and_title_reach_the_table_as_json() -> None:
@@ -214,7 +225,7 @@ def test_web_sources_are_masked_and_others_where_they_say_so(source: SourceConfi
     config = RefreshConfig(sources=[source])
     config.validate()
     assert config.of(source).privacy.enabled is wanted
-    assert config.of(source).clean.boilerplate is (source.kind == "web" or source.preset == "web")
+    assert config.of(source).clean.stock_lines is (source.kind == "web" or source.preset == "web")
 
 
 def test_an_unknown_kind_is_said() -> None:
@@ -241,7 +252,12 @@ def test_whatever_becomes_of_a_document_its_sample_is_masked() -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_refresh_masks_counts_and_reports(tmp_path: Path) -> None:
     pages = [
-        (f"http://a.test/{seed}", "200 OK", HTML, page(f"{prose(seed)} CafÃ© {PII.format(number=seed)}", f"Page {seed}"))
+        (
+            f"http://a.test/{seed}",
+            "200 OK",
+            HTML,
+            page(f"{prose(seed)} CafÃ© {PII.format(number=seed)}", f"Page {seed}"),
+        )
         for seed in range(1, 4)
     ]
     (tmp_path / "in").mkdir()
@@ -267,4 +283,3 @@ def test_a_refresh_masks_counts_and_reports(tmp_path: Path) -> None:
     report = (tmp_path / "report.html").read_text()
     assert "Personal data" in report
     assert "jane.roe" not in report
-

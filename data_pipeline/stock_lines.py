@@ -1,4 +1,4 @@
-"""Lines that web pages repeat whatever they are about: teasers, share bars, cookie and script notices, placeholders.
+"""Lines that web pages have whatever they are about: teasers, share bars, cookie and script notices, placeholders.
 
 A rule is a regular expression that a whole line must match, in any case, once arrows, brackets and stops around it
 are taken off. No rule is a word that may be a line of verse or of code, or a cell of a table: "Share", "Menu",
@@ -96,16 +96,16 @@ RULES = (
 _ANY_RULE = "|".join(RULES)
 _LINE = linear(f"(?i:{_ANY_RULE})")
 _ORNAMENTS = f"[{re.escape(ORNAMENT)}]*"
-# Finds every text that `strip` shortens (and some with longer lines, which it leaves).
+# Finds every text that `without_stock_lines` shortens (and some with longer lines, which it leaves).
 PATTERN = f"(?im:^{_ORNAMENTS}(?:{_ANY_RULE}){_ORNAMENTS}$)"
 
 
-def is_boilerplate(line: str) -> bool:
-    """Whether a line is one that pages repeat."""
+def is_stock_line(line: str) -> bool:
+    """Whether a line is one that any page may have."""
     bare = line.strip(ORNAMENT) if len(line) <= MAX_LINE_CHARS else ""
     return bool(bare) and _LINE.fullmatch(bare) is not None
 
 
-def strip(text: str) -> str:
+def without_stock_lines(text: str) -> str:
     """The text without such lines."""
-    return "\n".join([line for line in text.split("\n") if not is_boilerplate(line)])
+    return "\n".join([line for line in text.split("\n") if not is_stock_line(line)])
