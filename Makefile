@@ -31,8 +31,9 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	@$(BIN)/python -m workflows.demo --workspace "$(WORKSPACE)" $(if $(WEB),--web "$(WEB)") $(if $(BOOKS),--books "$(BOOKS)") $(if $(WIKI),--wiki "$(WIKI)")
 
+# Two processes share the files of tests; half of the time a test waits for processes of its own to start.
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 lint: $(READY)
 	@$(BIN)/ruff check .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ftfy
 import pyarrow as pa
@@ -63,6 +63,14 @@ def clean_text(text: str, config: CleanConfig) -> str:
 def storable_json(values: Mapping[str, str]) -> str:
     """A JSON object that any table can hold."""
     return canonical_json({storable(key): storable(value) for key, value in values.items()}).decode("utf-8")
+
+
+def storable_column(texts: Sequence[str]) -> pa.Array:
+    """`storable` of each, as a column."""
+    try:
+        return pa.array(texts, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([storable(text) for text in texts], pa.string())
 
 
 def storable(text: str) -> str:

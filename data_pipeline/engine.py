@@ -1,4 +1,4 @@
-"""Ray Data in four verbs over Arrow tables: a table a task in, a table a task out.
+"""Ray Data in a few verbs over Arrow tables: a table a task in, a table a task out.
 
 Everything that knows Ray Data's habits is here. Input tables carry the names of files to read rather than
 the data, so that blocks stay few and small until a task opens its file.
@@ -14,8 +14,8 @@ import pyarrow as pa
 import ray
 import ray.data
 
-# A shuffle starts this many reducers at most; Ray Data's own default is 200, whatever the size.
-MAX_PARTITIONS = 200
+# A shuffle starts this many reducers at most; beyond, partitions grow instead.
+MAX_PARTITIONS = 2000
 
 
 def from_tables(tables: Sequence[pa.Table]) -> ray.data.Dataset:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from data_pipeline import wikitext
 from data_pipeline.books import gutenberg
 from data_pipeline.books import html as book_html
-from data_pipeline.clean import storable, storable_json
+from data_pipeline.clean import storable_column, storable_json
 from data_pipeline.config import ExtractConfig
 from data_pipeline.html.blocks import PageTooComplex
 from data_pipeline.html.main_text import main_text
@@ -59,16 +59,16 @@ def extract(table: pa.Table, config: ExtractConfig) -> tuple[pa.Table, pa.Table]
             found = Extracted(reason="too_complex")
         except Exception:  # a page may trip any library; it must never end the job
             found = Extracted(reason="extraction_failed")
-        # An entity of wikitext may stand for a surrogate.
-        columns["text"].append(storable(found.text or row["text"][:1000]))
-        columns["title"].append(row["title"] or storable(found.title))
-        columns["date"].append(row["date"] or storable(found.date))
-        metadata = json.loads(row["metadata"]) | found.metadata
-        columns["metadata"].append(storable_json(metadata))
+        columns["text"].append(found.text or row["text"][:1000])
+        columns["title"].append(row["title"] or found.title)
+        columns["date"].append(row["date"] or found.date)
+        stated = storable_json(json.loads(row["metadata"]) | found.metadata) if found.metadata else ""
+        columns["metadata"].append(stated or row["metadata"])
         reason = found.reason or ("" if found.text.strip() else "no_main_text")
         verdicts.append(Verdict(reason) if reason else None)
     for name, values in columns.items():
-        table = replace_column(table, name, pa.array(values, pa.string()))
+        # An entity of wikitext may stand for a surrogate.
+        table = replace_column(table, name, storable_column(values))
     return split(table, STAGE, verdicts)
 
 

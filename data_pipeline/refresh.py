@@ -1,6 +1,6 @@
 """One refresh: unseen input files become the next version of the corpus, whole or not at all.
 
-    list inputs -> read, extract, clean, identify, filter, sign (one Ray Data map; rows staged as Parquet)
+    list inputs -> read, extract, clean, identify, filter, sign (a Ray task a unit of files; rows staged as Parquet)
       -> find duplicates among the staged rows and against the stored signatures (Ray Data shuffles)
       -> write the tables' files (one map) -> commit
 
@@ -16,30 +16,38 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from data_pipeline import dedup, schema
+from data_pipeline import evidence, schema
+from data_pipeline.atomic import write_json
 from data_pipeline.config import RefreshConfig
 from data_pipeline.corpus import Corpus, DataFile
+from data_pipeline.decontaminate import protected
+from data_pipeline.dedup.boilerplate import remove_boilerplate
+from data_pipeline.dedup.candidates import Members
+from data_pipeline.dedup.duplicates import describe, find_duplicates
+from data_pipeline.dedup.losses import guard_losses
+from data_pipeline.dedup.member_files import members_of
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
 from data_pipeline.quality.scoring import with_model
-from data_pipeline.shards import canonical_json, file_sha256
-from data_pipeline.sources import list_files
+from data_pipeline.shards import canonical_json
+from data_pipeline.sources import fingerprint, is_local, list_files
 from data_pipeline.staging import InputFile, Progress, stage_files, staged_files
 
 SAMPLE_CHARS = 300
 # Documents that one partition of the deduplication shuffles holds, about.
 ROWS_A_PARTITION = 20_000
+# Compressed text whose lines one partition of the boilerplate shuffle counts, about.
+BYTES_A_PARTITION = 64 << 20
 
 # {(source, input file): (documents kept, removed)}
 FileCounts = dict[tuple[str, str], tuple[int, int]]
@@ -64,7 +72,11 @@ class RefreshResult:
 
 
 def refresh(
-    corpus: Corpus, config: RefreshConfig, base: Path, progress: Progress = lambda line: None
+    corpus: Corpus,
+    config: RefreshConfig,
+    base: Path,
+    progress: Progress = lambda line: None,
+    rebuild: bool = False,
 ) -> RefreshResult:
     """Take what is new in the sources into the corpus.
 
@@ -73,38 +85,53 @@ def refresh(
         config: validated configuration.
         base: input files below this folder are recorded by their path relative to it (the workspace).
         progress: told what is going on, one short line at a time.
+        rebuild: make the next version from the sources alone, as if it were the first: all their files are read,
+            documents are compared with each other only, and the version replaces what the tables hold. Documents
+            of files that the sources no longer name are not in it; earlier versions stay readable.
 
     Raises:
         InputError: nothing to read, signatures of another scheme, or a source that would lose too much.
     """
     config.validate()
     config = with_model(config, corpus.root)
+    # Before any work: a set that protects nothing is an error.
+    config = replace(config, decontamination=protected(config.decontamination, base / "evaluation"))
     latest = corpus.prepare()
-    if latest is not None and latest["signature_scheme"] != config.dedup.scheme:
+    # What new files and documents are held against.
+    known_version = None if rebuild else latest
+    if known_version is not None and known_version["signature_scheme"] != config.dedup.scheme:
         raise InputError(
-            f"dedup: the corpus was built with signatures '{latest['signature_scheme']}', this configuration "
-            f"makes '{config.dedup.scheme}'; use the old settings or a new workspace"
+            f"dedup: the corpus was built with signatures '{known_version['signature_scheme']}', this configuration "
+            f"makes '{config.dedup.scheme}'; use the old settings, --rebuild, or a new workspace"
         )
-    found = find_inputs(corpus, config, base, latest, progress)
+    found = find_inputs(corpus, config, base, known_version, progress)
     inputs = [file for file, is_known in found if not is_known]
     known = len(found) - len(inputs)
     if not inputs:
-        if latest is None:
+        if known_version is None:
             raise InputError("sources: there is nothing to read; name at least one source with files in it")
-        return RefreshResult(latest, 0, known, [], changed=False)
+        return RefreshResult(known_version, 0, known, [], changed=False)
+    version = (latest["version"] if latest else 0) + 1
     staging = corpus.root / ".staging"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
         read = stage_files(inputs, config, staging, progress)
-        removals = _find_duplicates(corpus, config, latest, staging, progress)
-        _guard_losses(config, staging, removals)
+        paths = staged_files(staging)
+        remove_boilerplate(paths, config, sum(path.stat().st_size for path in paths) // BYTES_A_PARTITION)
+        progress("finding duplicates")
+        members = _members(corpus, config, known_version, staging)
+        removals = _find_duplicates(corpus, config, members, version, staging)
         progress("writing tables")
-        files, counts = _write_tables(corpus, latest, staging, removals)
+        pairs = evidence.least_similar(removals)
+        files, counts = _write_tables(corpus, version, staging, removals, pairs)
+        examples = evidence.gather(staged_files(staging), pairs, members, corpus, known_version)
+        evidence.save(examples, corpus.evidence(version))
         row = corpus.commit(
             files,
-            _input_rows(inputs, config, read, counts, latest),
-            _version_row(config, latest, inputs, counts),
+            _input_rows(inputs, config, read, counts, version),
+            _version_row(config, version, inputs, counts),
+            replace=rebuild,
         )
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -133,102 +160,63 @@ def find_inputs(
     listed = [(index, path) for index, source in enumerate(config.sources) for path in list_files(source)]
     progress(f"checking {len(listed)} input files")
     with ThreadPoolExecutor(4) as pool:
-        digests = list(pool.map(file_sha256, [path for _, path in listed]))
+        contents = list(pool.map(fingerprint, [path for _, path in listed]))
     seen_table = corpus.read("inputs", latest, ["path", "size", "sha256"])
     seen = set(zip(*(seen_table[name].to_pylist() for name in ("path", "size", "sha256")), strict=True))
     base = base.resolve()
     found = []
-    for (index, path), digest in zip(listed, digests, strict=True):
-        name = str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
-        found.append(InputFile(path, name, index, path.stat().st_size, digest))
+    for (index, path), (size, digest) in zip(listed, contents, strict=True):
+        is_below = is_local(path) and path.is_relative_to(base)
+        name = str(path.relative_to(base)) if is_below else str(path)
+        found.append(InputFile(path, name, index, size, digest))
     found.sort(key=lambda file: (file.source, file.name))
-    return [(file, (file.name, file.size, file.sha256) in seen) for file in found]
+    # What could not be read to its end has no sha256, and is tried again by each refresh.
+    return [(file, file.sha256 != "" and (file.name, file.size, file.sha256) in seen) for file in found]
 
 
 # ------------------------------------------------------------------------------------------- deduplication
 
 
-def _load(units: pa.Table, columns: list[str], alive_only: bool, ranks: dict[str, int]) -> pa.Table:
-    """Rows of Parquet files, `key` and `source_rank` added; runs in a Ray task."""
-    tables = []
-    for path in units["path"].to_pylist():
-        names = pq.read_schema(path).names
-        wanted = [name for name in (*columns, "source", "row_id", "reason") if name in names]
-        table = pq.read_table(path, columns=wanted, partitioning=None)
-        if alive_only:
-            table = table.filter(pc.is_null(table["reason"]))
-        rank = [ranks.get(source, len(ranks)) for source in table["source"].to_pylist()]
-        table = schema.replace_column(table, "source_rank", pa.array(rank, pa.int64()))
-        if "row_id" in names:
-            table = schema.replace_column(table, "key", table["row_id"])
-        tables.append(table.select(columns))
-    return pa.concat_tables(tables)
-
-
-def _load_files(
-    paths: Sequence[str], columns: list[str], alive_only: bool, ranks: dict[str, int]
-) -> ray.data.Dataset:
-    units = [pa.table({"path": [path]}) for path in paths]
-    return map_tables(from_tables(units), _load, columns=columns, alive_only=alive_only, ranks=ranks)
+def _members(corpus: Corpus, config: RefreshConfig, known: dict[str, Any] | None, staging: Path) -> Members:
+    """The staged documents, and those of the version that they are held against."""
+    return members_of(
+        staged_files(staging),
+        corpus.files("signatures", known) if known else [],
+        corpus.files("documents", known) if known else [],
+        {source.name: index for index, source in enumerate(config.sources)},
+    )
 
 
 def _find_duplicates(
-    corpus: Corpus, config: RefreshConfig, latest: dict[str, Any] | None, staging: Path, progress: Progress
+    corpus: Corpus, config: RefreshConfig, members: Members, version: int, staging: Path
 ) -> pa.Table:
-    progress("finding duplicates")
-    ranks = {source.name: index for index, source in enumerate(config.sources)}
-    paths = [str(path) for path in staged_files(staging)]
-    columns = list(dict.fromkeys(dedup.MEMBER_COLUMNS + dedup.TEXT_COLUMNS))
-    stored = corpus.read("signatures", latest, ["doc_id", "text_hash", "signature"]).sort_by("doc_id")
-    stored_files = corpus.files("documents", latest) if latest is not None else []
-    stored_columns = [name for name in dedup.TEXT_COLUMNS if name != "key"]
-    members = dedup.Members(
-        new=_load_files(paths, columns, True, ranks),
-        stored=stored,
-        stored_texts=_load_files(stored_files, stored_columns, False, ranks) if stored_files else None,
-    )
-    rows = stored.num_rows + sum(pq.read_metadata(path).num_rows for path in paths)
-    return dedup.find_duplicates(members, config.dedup, num_partitions=rows // ROWS_A_PARTITION)
-
-
-def _guard_losses(config: RefreshConfig, staging: Path, removals: pa.Table) -> None:
-    """Stop when near-duplicate removal takes more of a source than is believable."""
-    near = np.sort(removals.filter(pc.equal(removals["stage"], dedup.NEAR))["row_id"].to_numpy())
-    totals: dict[str, int] = {}
-    lost: dict[str, int] = {}
-    for path in staged_files(staging):
-        table = pq.read_table(path, columns=["row_id", "source", "reason"])
-        table = table.filter(pc.is_null(table["reason"]))
-        gone = np.isin(table["row_id"].to_numpy(), near)
-        for source, is_gone in zip(table["source"].to_pylist(), gone, strict=True):
-            totals[source] = totals.get(source, 0) + 1
-            lost[source] = lost.get(source, 0) + int(is_gone)
-    for source, total in sorted(totals.items()):
-        share = lost[source] / total
-        # A handful of documents proves nothing about a source.
-        if total >= 10 and share > config.dedup.max_source_loss:
-            raise InputError(
-                f"dedup.max_source_loss: source {source} would lose {lost[source]} of {total} documents "
-                f"({share:.0%}) as near-duplicates, more than {config.dedup.max_source_loss:.0%}; nothing was "
-                "committed; look at the inputs, raise dedup.threshold or dedup.max_source_loss"
-            )
+    """Removals among the staged documents; the figures go to `dedup_report`."""
+    found = find_duplicates(members, config.dedup, members.num_new // ROWS_A_PARTITION)
+    guard_losses(config, staging, found.removals, members)
+    # Before the commit: a version that is real has it; one that never was is overwritten by the next try.
+    write_json(corpus.dedup_report(version), {"version": version, **describe(found, members, config.dedup)})
+    return found.removals
 
 
 # --------------------------------------------------------------------------------------------- tables, commit
 
 
 def _write_tables(
-    corpus: Corpus, latest: dict[str, Any] | None, staging: Path, removals: pa.Table
+    corpus: Corpus, version: int, staging: Path, removals: pa.Table, pairs: pa.Table
 ) -> tuple[list[DataFile], FileCounts]:
     """Write the version's files; return them and what became of each file's documents."""
-    version = (latest["version"] if latest else 0) + 1
     attempt = uuid.uuid4().hex[:12]
     units = [
         pa.table({"path": [str(path)], "name": [f"part-v{version:06d}-{attempt}-{path.stem}.parquet"]})
         for path in staged_files(staging)
     ]
     written = map_tables(
-        from_tables(units), _write_unit, root=str(corpus.root), version=version, removals=ray.put(removals)
+        from_tables(units),
+        _write_unit,
+        root=str(corpus.root),
+        version=version,
+        removals=ray.put(removals),
+        pairs=pairs,
     )
     rows = collect(written, WRITTEN).to_pylist()
     files = [
@@ -249,8 +237,10 @@ WRITTEN = pa.schema(
 )  # fmt: skip
 
 
-def _write_unit(unit: pa.Table, root: str, version: int, removals: ray.ObjectRef) -> pa.Table:
-    """Part one staged file into documents, removed and signatures; runs in a Ray task."""
+def _write_unit(
+    unit: pa.Table, root: str, version: int, removals: ray.ObjectRef, pairs: pa.Table
+) -> pa.Table:
+    """Part one staged file into documents, removed and signatures, with a file of examples beside it; a Ray task."""
     corpus = Corpus(Path(root))
     decided: pa.Table = ray.get(removals)
     rows: list[dict[str, Any]] = []
@@ -261,6 +251,7 @@ def _write_unit(unit: pa.Table, root: str, version: int, removals: ray.ObjectRef
             if content.num_rows:
                 rows.append(asdict(corpus.write_file(table, content, name)))
         rows.extend(_count_by_file(kept, removed))
+        write_json(evidence.side_file(Path(path)), evidence.collect(staged, pairs))
     return pa.Table.from_pylist(rows, schema=WRITTEN)
 
 
@@ -276,6 +267,10 @@ def _part(staged: pa.Table, removals: pa.Table, version: int) -> tuple[pa.Table,
     staged = schema.replace_column(staged, "version", pa.array([version] * staged.num_rows, pa.int64()))
     samples = pc.utf8_slice_codeunits(staged["text"], 0, SAMPLE_CHARS)
     staged = schema.replace_column(staged, "text_sample", samples)
+    # What was removed before it came to a text of its own has no length.
+    has_text = pc.invert(pc.is_in(staged["stage"], pa.array(schema.BEFORE_TEXT)))
+    lengths = pc.if_else(has_text, staged["num_chars"], pa.scalar(None, pa.int64()))
+    staged = schema.replace_column(staged, "num_chars", lengths)
     return staged.filter(pc.is_null(staged["reason"])), staged.filter(pc.is_valid(staged["reason"]))
 
 
@@ -295,7 +290,7 @@ def _input_rows(
     config: RefreshConfig,
     read: dict[int, tuple[int, str]],
     counts: FileCounts,
-    latest: dict[str, Any] | None,
+    version: int,
 ) -> pa.Table:
     rows = []
     for index, file in enumerate(inputs):
@@ -314,7 +309,7 @@ def _input_rows(
                 "num_documents": num_documents,
                 "num_kept": kept,
                 "num_removed": removed,
-                "version": (latest["version"] if latest else 0) + 1,
+                "version": version,
             }
         )
     return pa.Table.from_pylist(rows, schema=schema.INPUTS)
@@ -322,14 +317,14 @@ def _input_rows(
 
 def _version_row(
     config: RefreshConfig,
-    latest: dict[str, Any] | None,
+    version: int,
     inputs: Sequence[InputFile],
     counts: FileCounts,
 ) -> dict[str, Any]:
     kept = sum(pair[0] for pair in counts.values())
     removed = sum(pair[1] for pair in counts.values())
     return {
-        "version": (latest["version"] if latest else 0) + 1,
+        "version": version,
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "config_hash": config.config_hash,
         "config": canonical_json(config.content()).decode(),

@@ -36,7 +36,9 @@ DOCUMENTS = pa.schema(
     ]
 )
 
-# Contract: corpus/removed; `value` and `threshold` say by how much a rule was missed.
+# Contract: corpus/removed; `value` and `threshold` say by how much a rule was missed. What was measured before a
+# document was removed stands beside them, null where it came to no text or the step was not reached. A new column goes
+# to the end, where a table that is there gets it, too.
 REMOVED = pa.schema(
     [
         ("doc_id", S),
@@ -51,6 +53,11 @@ REMOVED = pa.schema(
         ("threshold", F64),
         ("text_sample", S),
         ("version", I64),
+        ("num_chars", I64),
+        ("num_words", I64),
+        ("lang", S),
+        ("lang_score", F64),
+        ("quality_score", F64),
     ]
 )
 
@@ -106,7 +113,6 @@ RAW = pa.schema(
     [
         ("row_id", I64),
         ("source", S),
-        ("preset", S),
         ("input_file", S),
         ("uri", S),
         ("title", S),
@@ -118,14 +124,18 @@ RAW = pa.schema(
     ]
 )
 
+# Steps that remove what came to no text of its own.
+BEFORE_TEXT = ("read", "extract")
+
 VERDICT = pa.schema([("stage", S), ("reason", S), ("value", F64), ("threshold", F64)])
 
-# What a refresh keeps on disk between reading and committing: documents and removed rows side by side.
+# What a refresh keeps on disk between reading and committing: documents and removed rows side by side, and the texts
+# that ftfy changed as they were before.
 STAGED = pa.schema(
     [("row_id", I64)]
     + [field for field in DOCUMENTS if field.name != "version"]
     + list(VERDICT)
-    + [("signature", pa.binary())]
+    + [("unrepaired", S), ("signature", pa.binary())]
 )
 
 
@@ -167,6 +177,11 @@ def split(table: pa.Table, stage: str, verdicts: Sequence[Verdict | None]) -> tu
     for name, values in columns.items():
         removed = removed.append_column(VERDICT.field(name), pa.array(values, VERDICT.field(name).type))
     return table.filter(kept), removed
+
+
+def keep_all(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """What `split` gives where no row is removed."""
+    return table, table.slice(0, 0)
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

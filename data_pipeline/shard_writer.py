@@ -94,7 +94,12 @@ def write_shards(
         }
         shards = _write_all(corpus, version, tokenizer, config, temporary, common, progress)
         manifest = Manifest(
-            name=name, corpus_version=version["version"], config_hash=config_hash, shards=shards, **common
+            name=name,
+            corpus_version=version["version"],
+            config_hash=config_hash,
+            shards=shards,
+            source_weights=corpus.source_weights(version),
+            **common,
         )
         (temporary / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)

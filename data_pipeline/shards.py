@@ -71,6 +71,8 @@ class Manifest:
     eot_id: int
     config_hash: str
     shards: tuple[ShardInfo, ...]
+    source_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """How often training draws from a source, against its size, where it is not 1."""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -91,6 +93,8 @@ class Manifest:
         content = dataclasses.asdict(self)
         content["shards"] = [dataclasses.asdict(shard) for shard in self.shards]
         content["totals"] = self.totals
+        if not self.source_weights:  # as manifests were before there were weights
+            del content["source_weights"]
         return content
 
     @property

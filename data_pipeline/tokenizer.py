@@ -118,17 +118,25 @@ def _train(texts: Iterator[str], config: TokenizerConfig) -> str:
 
 
 def _sample(corpus: Corpus, version: dict, config: TokenizerConfig, val_share: float) -> Iterator[str]:
-    """Texts of the training split in the order of their ids, up to the configured size."""
+    """Texts of the training split, up to the configured size: the lowest ids, more of them where a source weighs more."""
     documents = corpus.scan("documents", version)
-    index = documents.to_table(columns=["doc_id", "text_hash", "num_chars"]).sort_by("doc_id")
+    weights = corpus.source_weights(version)
+    index = documents.to_table(columns=["doc_id", "source", "text_hash", "num_chars"])
+    candidates = []
+    for doc_id, source, text_hash, num_chars in zip(
+        *(column.to_pylist() for column in index.columns), strict=True
+    ):
+        weight = weights.get(source, 1.0)
+        if weight > 0 and not is_validation(text_hash, val_share):
+            # The id is a hash: below any bound there are twice as many halves of ids as there are ids.
+            candidates.append((int(doc_id[:16], 16) / weight, doc_id, num_chars))
     wanted: list[str] = []
     size = 0
-    for doc_id, text_hash, num_chars in zip(*(column.to_pylist() for column in index.columns), strict=True):
+    for _, doc_id, num_chars in sorted(candidates):
         if size >= config.sample_bytes:
             break
-        if not is_validation(text_hash, val_share):
-            wanted.append(doc_id)
-            size += num_chars
+        wanted.append(doc_id)
+        size += num_chars
     for start in range(0, len(wanted), 4096):
         part = wanted[start : start + 4096]
         yield from (

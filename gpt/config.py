@@ -128,7 +128,7 @@ class TrainConfig:
     max_epochs: float | None = None
     """Most passes over any one source, checked before training; empty or 0 = no cap."""
     source_weights: dict[str, float] | None = None
-    """Share of each source in the training mixture, by name; empty = proportional to its tokens."""
+    """Share of each source in the training mixture, by name; empty = its tokens times its weight in the corpus."""
     verify_shards: bool = False
     """Hash every shard before training and compare with the manifest (sizes are always compared)."""
 

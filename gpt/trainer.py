@@ -110,15 +110,16 @@ class Trainer:
         self.token_bytes = token_bytes
 
         context_length = self.model_config.context_length
-        self.order = SampleOrder(
-            {
-                name: count_windows(s.num_tokens, context_length)
-                for name, s in self.train_data.streams.items()
-            },
-            train_config.source_weights,
-            train_config.seed,
-            context_length,
-        )
+        windows = {
+            name: count_windows(stream.num_tokens, context_length)
+            for name, stream in self.train_data.streams.items()
+        }
+        weights = train_config.source_weights
+        if weights is None and self.manifest.source_weights:
+            weights = {
+                name: count * self.manifest.source_weights.get(name, 1.0) for name, count in windows.items()
+            }
+        self.order = SampleOrder(windows, weights, train_config.seed, context_length)
         self.plan: list[SourcePlan] = self.order.plan(
             train_config.num_steps * train_config.batch_size, train_config.max_epochs
         )

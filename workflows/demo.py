@@ -123,7 +123,7 @@ def main(options: Options) -> None:
     """Run every workflow and print what came of it."""
     options.validate()
 
-    from workflows.cluster import ray_session
+    from data_pipeline.cluster import ray_session
     from workflows.console import say
     from workflows.workspace import Workspace
 

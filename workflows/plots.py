@@ -18,7 +18,7 @@ def funnel_figure(funnel: Sequence[dict[str, Any]], title: str) -> Figure:
         funnel: rows of Corpus.funnel.
     """
     from data_pipeline.corpus import STAGES
-    from data_pipeline.report import COLOURS
+    from data_pipeline.report import colour
 
     sources = sorted({row["source"] for row in funnel}, reverse=True)
     totals = [sum(row["count"] for row in funnel if row["source"] == source) for source in sources]
@@ -33,7 +33,7 @@ def funnel_figure(funnel: Sequence[dict[str, Any]], title: str) -> Figure:
         ]
         if any(counts):
             shares = [100 * count / total for count, total in zip(counts, totals, strict=True)]
-            bars = axes.barh(names, shares, left=left, color=COLOURS[stage], label=stage, height=0.6)
+            bars = axes.barh(names, shares, left=left, color=colour(stage), label=stage, height=0.6)
             labels = [f"{count:,}" if share > 2 else "" for count, share in zip(counts, shares, strict=True)]
             axes.bar_label(bars, labels, label_type="center", color="white")
             left = [start + share for start, share in zip(left, shares, strict=True)]

@@ -42,7 +42,7 @@ def main(options: Options) -> None:
     """Tokenise one corpus version."""
     options.validate()
 
-    from workflows.cluster import ray_session
+    from data_pipeline.cluster import ray_session
     from workflows.workspace import Workspace
 
     workspace = Workspace.open(options.workspace)
@@ -56,6 +56,7 @@ def tokenize_corpus(
     workspace: Workspace, version: dict, tokenizer_config: TokenizerConfig, shard_config: ShardConfig
 ) -> tuple[Path, Manifest]:
     """Tokenizer and shards of a corpus version under a running Ray; (folder, manifest)."""
+    from data_pipeline.report import write_report
     from data_pipeline.shard_writer import write_shards
     from data_pipeline.tokenizer import Tokenizer, train_tokenizer
     from workflows import tracking
@@ -89,7 +90,10 @@ def tokenize_corpus(
         if tracking.find_tokenize_run(workspace, manifest) is None:
             settings = {"tokenizer": asdict(tokenizer_config), "shards": asdict(shard_config)}
             began = shown.began_at if is_new else None
-            _log_run(workspace, settings, manifest, [folder / "manifest.json", path], began)
+            shown.update("writing the data report again, with tokens by source")
+            report = workspace.report(version["version"])
+            write_report(workspace.corpus, version, report, workspace.tokens)
+            _log_run(workspace, settings, manifest, [folder / "manifest.json", path, report], began)
     return folder, manifest
 
 

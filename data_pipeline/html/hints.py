@@ -16,7 +16,7 @@ FURNITURE, TEASER, CAPTION, LINKS, COMMENTS, FORM, NOSCRIPT = (1 << bit for bit 
 # Holds no text to read.
 UNREADABLE = frozenset(
     ("script", "style", "template", "svg", "canvas", "audio", "video", "source", "track", "embed",
-     "object", "applet", "param", "iframe", "frame", "frameset", "noindex", "head", "link", "math",
+     "img", "object", "applet", "param", "iframe", "frame", "frameset", "noindex", "head", "link", "math",
      "map", "area", "input", "select", "option", "optgroup", "datalist", "textarea", "button",
      "label", "legend", "progress", "output", "rp", "rt", "rtc", "use")
 )  # fmt: skip
@@ -36,53 +36,56 @@ COMMENTABLE = frozenset(["div", "li", "ul", "ol", "dl", "section", "details"])
 FRAMES = frozenset(["article", "div", "main", "section"])
 
 
-def _words(text: str) -> str:
-    """A pattern that finds any of the words, standing alone."""
-    return "(?<![a-z])(?:" + "|".join(text.split()) + ")(?![a-z])"
-
-
-FURNITURE_WORDS = re.compile(
-    _words(
+WORD = re.compile("[a-z]+")
+FURNITURE_WORDS = frozenset(
+    (
         # the way around the site
-        "nav navs navi navbar navbox navigation subnav submenu menus? bread-?crumbs? pagination pager paging prev "
-        "previous next toc toolbar dropdown masthead topbar skip foot footers? colophon copyright legal side sidebars? "
-        "rail aside banners? widgets? textwidget bar "
+        "nav navs navi navbar navbox navigation subnav submenu menu menus pagination pager paging prev previous next "
+        "toc toolbar dropdown masthead topbar skip foot footer footers colophon copyright legal side sidebar sidebars "
+        "rail aside banner banners widget widgets textwidget bar "
         # who and when
-        "authors? bylines? bio avatar timestamp dateline user-info user-profile profile credits? "
+        "author authors byline bylines bio avatar timestamp dateline profile credit credits "
         # the networks
-        "share sharing shares sharedaddy sharethis addthis addtoany socials? sociable viral follow likes? tweet facebook "
-        "twitter whatsapp pinterest jp jetpack "
+        "share sharing shares sharedaddy sharethis addthis addtoany social socials sociable viral follow like likes "
+        "tweet facebook twitter whatsapp pinterest jp jetpack "
         # other pages of the site
-        "related yarpp most-(?:popular|read|recent|viewed|shared) popular trending recent recommend(?:ed|ations?) "
-        "more-(?:on|from|stories|news|articles) read-?more also-like see-also stories promos? cta upsell "
+        "related yarpp popular trending recent recommended recommendation recommendations readmore stories promo "
+        "promos cta upsell "
         # what the site wants
-        "newsletters? subscribe subscriptions? sign-?up signin login register paywall premium donate donation "
-        "syndication cookies? consent gdpr privacy disclaimer modal overlay popup lightbox notice permission tooltip "
-        "ads? adv adverts? advertisement advertising adsense dfp sponsor sponsored taboola outbrain criteo paid-content "
+        "newsletter newsletters subscribe subscription subscriptions signup signin login register paywall premium "
+        "donate donation syndication cookie cookies consent gdpr privacy disclaimer modal overlay popup lightbox "
+        "notice permission tooltip ad ads adv advert adverts advertisement advertising adsense dfp sponsor sponsored "
+        "taboola outbrain criteo "
         # labels and switches
-        "tags? taglist tagcloud categories category-list cats? taxonomy meta postmeta postinfo metadata ratings? votes? "
-        "icons? buttons? btn toggle rss options "
+        "tag tags taglist tagcloud categories cat cats taxonomy meta postmeta postinfo metadata rating ratings vote "
+        "votes icon icons button buttons btn toggle rss options "
         # not for the eye
-        "noprint hide-print print-only screen-reader-text sr-only visually-?hidden expand collapsed "
-        "placeholder editsection "
+        "noprint visuallyhidden expand collapsed placeholder editsection "
         # media
-        "embed embedded embeds slides? slider slideshow carousel gallery attachment viewport player video"
-    )
-    + "|navigation|navbar|sidebar|footer|newsletter|breadcrumb|outbrain|taboola|advert|shariff"
+        "embed embedded embeds slide slides slider slideshow carousel gallery attachment viewport player video"
+    ).split()
+)
+# Names of several words, and parts of names.
+FURNITURE_NAMES = re.compile(
+    "(?:bread-crumbs?|user-info|most-(?:read|viewed|shared)|more-(?:on|from|news|articles)|read-more|also-like"
+    "|see-also|sign-up|paid-content|category-list|hide-print|print-only|screen-reader-text|sr-only|visually-hidden)"
+    "(?![a-z])"
+    "|navigation|navbar|sidebar|footer|newsletter|breadcrumb|outbrain|taboola|advert|shariff"
     "|share(?:bar|box|buttons?|links?)|social(?:bar|links?|icons?|media)"
     "|related(?:posts?|articles?|content|links?|news)|cookie(?:bar|consent|banner|notice)"
-    "|author(?:box|info|bio|name)|metadata$"
+    "|author(?:box|info|bio|name)|metadata$",
+    re.MULTILINE,
 )
 # Whole class names: overflow-hidden and md:hidden hide nothing.
-HIDDEN_CLASS = re.compile(r"(?<!\S)(?:is-)?(?:hidden|hide|invisible)(?!\S)")
+HIDDEN_CLASSES = frozenset(("hidden", "hide", "invisible", "is-hidden", "is-hide", "is-invisible"))
 HIDDEN_STYLE = re.compile(r"display:\s?none")
-CAPTION_WORDS = re.compile(_words("captions? wp-caption-text") + "|caption$")
-TEASER_WORDS = re.compile("teaser")
-COMMENT_WORDS = re.compile(
-    _words("commentlist comment-?form respond disqus dsq comol discussion replies comment") + "|comments"
+CAPTION_WORDS = frozenset(("caption", "captions"))
+CAPTION_END = re.compile("caption$", re.MULTILINE)
+COMMENT_WORDS = frozenset(
+    ("commentlist", "commentform", "respond", "disqus", "dsq", "comol", "discussion", "replies", "comment")
 )
 # WordPress names an article's tags and categories in its class.
-LABEL_CLASS = re.compile(r"(?<!\S)(?:tag|category|status|type|format)-\S+")
+LABELS = ("tag-", "category-", "status-", "type-", "format-")
 CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 # Likely frames of the main text, the likeliest first; an <article> comes second, a <main> last.
@@ -91,7 +94,8 @@ TEXT_BODY = re.compile(
     r"|articlecontent|body-?text|post-?inner"
 )
 POST = re.compile(
-    r"(?:theme|blog|section|single|field)-(?:content|body)|main-column|wpb-text-column|fulltext|single-post|^article |^primary"
+    r"(?:theme|blog|section|single|field)-(?:content|body)|main-column|wpb-text-column|fulltext|single-post|^article |^primary",
+    re.MULTILINE,
 )
 CONTENT = re.compile(r"content-?(?:main|body)|main-?content|page-content")
 
@@ -111,38 +115,50 @@ def hints_of(
     Returns:
         (marks, rank as the frame of the main text: 1 is the likeliest, 5 the last resort, 0 is none).
     """
-    class_, id_, role = class_ or "", _spelled(id_ or ""), (role or "").lower()
-    unlabelled = _spelled(LABEL_CLASS.sub("", class_))
+    classes = class_.split() if class_ else []
+    id_ = _spelled(id_) if id_ else ""
     marks = {"form": FORM, "noscript": NOSCRIPT}.get(tag, 0)
-    if tag in COMMENTABLE and (COMMENT_WORDS.search(id_) or COMMENT_WORDS.search(unlabelled)):
-        marks |= COMMENTS
-    if tag in MARKABLE:
-        if FURNITURE_WORDS.search(unlabelled) or FURNITURE_WORDS.search(id_) or "nav" in role:
-            marks |= FURNITURE
-        if TEASER_WORDS.search(unlabelled) or TEASER_WORDS.search(id_):
-            marks |= TEASER
-        if CAPTION_WORDS.search(unlabelled) or CAPTION_WORDS.search(id_):
-            marks |= CAPTION
-    if hidden == "true" or HIDDEN_CLASS.search(class_) or (style and HIDDEN_STYLE.search(style)):
+    if hidden == "true" or not HIDDEN_CLASSES.isdisjoint(classes) or (style and HIDDEN_STYLE.search(style)):
         marks |= FURNITURE
-    return marks, _frame_rank(tag, _spelled(class_), id_, role, itemprop) if tag in FRAMES else 0
+    if tag in MARKABLE:
+        names = "\n".join((_spelled(" ".join([name for name in classes if not name.startswith(LABELS)])), id_))
+        marks |= _marks(names, tag)
+        if role and "nav" in role.lower():
+            marks |= FURNITURE
+    if tag not in FRAMES:
+        return marks, 0
+    return marks, _frame_rank(tag, _spelled(" ".join(classes)), id_, (role or "").lower(), itemprop)
+
+
+def _marks(names: str, tag: str) -> int:
+    """Marks of an element by the names in its class and id, a line each."""
+    words = WORD.findall(names)
+    marks = 0
+    if not FURNITURE_WORDS.isdisjoint(words) or FURNITURE_NAMES.search(names):
+        marks |= FURNITURE
+    if "teaser" in names:
+        marks |= TEASER
+    if "caption" in names and (not CAPTION_WORDS.isdisjoint(words) or CAPTION_END.search(names)):
+        marks |= CAPTION
+    if tag in COMMENTABLE and ("comments" in names or not COMMENT_WORDS.isdisjoint(words)):
+        marks |= COMMENTS
+    return marks
 
 
 def _frame_rank(tag: str, class_: str, id_: str, role: str, itemprop: str | None) -> int:
-    if class_ in ("post", "entry") or itemprop == "articleBody":
-        return 1
-    if TEXT_BODY.search(class_) or TEXT_BODY.search(id_):
+    names = f"{class_}\n{id_}"
+    if class_ in ("post", "entry") or itemprop == "articleBody" or TEXT_BODY.search(names):
         return 1
     if tag == "article":
         return 2
-    if role == "article" or id_ in ("article", "story") or class_ in ("text", "story"):
+    if role == "article" or id_ in ("article", "story") or class_ in ("text", "story") or POST.search(names):
         return 3
-    if POST.search(class_) or POST.search(id_):
-        return 3
-    if "content" in (class_, id_) or CONTENT.search(class_) or CONTENT.search(id_):
+    if "content" in (class_, id_) or CONTENT.search(names):
         return 4
-    return 5 if tag == "main" or any(name.startswith("main") for name in (class_, id_, role)) else 0
+    is_main = class_.startswith("main") or id_.startswith("main") or role.startswith("main")
+    return 5 if tag == "main" or is_main else 0
 
 
 def _spelled(name: str) -> str:
-    return CAMEL_CASE.sub("-", name).lower().replace("_", "-")
+    """In small letters, the words of a name parted by hyphens."""
+    return (name if name.islower() else CAMEL_CASE.sub("-", name).lower()).replace("_", "-")

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from data_pipeline.config import QualityConfig, RefreshConfig
 from data_pipeline.quality.model import cached_model, read_metadata
-from data_pipeline.schema import Verdict, replace_column, split
+from data_pipeline.schema import Verdict, keep_all, replace_column, split
 
 STAGE = "quality"
 REASON = "low_quality_score"
@@ -48,7 +48,7 @@ def score_documents(table: pa.Table, config: QualityConfig) -> tuple[pa.Table, p
         InputError: the model is gone or another.
     """
     if not config.model:
-        return split(table, STAGE, [None] * table.num_rows)
+        return keep_all(table)
     scores = cached_model(config.model, config.model_hash).score(table["text"].to_pylist())
     table = replace_column(table, "quality_score", pa.array(scores, pa.float64()))
     bounds = [config.min_scores.get(source, config.min_score) for source in table["source"].to_pylist()]

@@ -7,10 +7,12 @@ with a `reason`. A file that breaks off gives its good records first.
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PosixPath
-from typing import cast
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, cast
 
 from data_pipeline.config import SourceConfig
 from data_pipeline.errors import InputError
@@ -70,9 +72,40 @@ def as_path(place: str) -> Path:
     """A local path, or one behind a URI (http, https, s3, gs, memory ...) with the same methods."""
     if "://" not in place:
         return Path(place).expanduser()
-    from upath import UPath  # fsspec costs 0.2 s, which local files need not pay
+    from data_pipeline.sources import remote  # fsspec costs 0.2 s, which local files need not pay
 
-    return cast(Path, UPath(place))
+    return cast(Path, remote.remote_path(place))
+
+
+def is_local(path: Path) -> bool:
+    """Whether a path is of this machine's own files."""
+    return isinstance(path, PurePath)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """An input file for reading and seeking; of a remote one, what a broken connection left out is asked for again.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if is_local(path):
+        return path.open("rb")
+    from data_pipeline.sources import remote
+
+    return remote.open_remote(cast(Any, path))
+
+
+def fingerprint(path: Path) -> tuple[int, str]:
+    """(Bytes of a file, hex sha256 of them); (its size as far as known, "") where it cannot be read to its end."""
+    try:
+        with open_file(path) as file:
+            digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+            return file.tell(), digest
+    except OSError:
+        try:
+            return path.stat().st_size or 0, ""
+        except OSError:
+            return 0, ""
 
 
 def list_files(source: SourceConfig) -> list[Path]:
@@ -84,9 +117,9 @@ def list_files(source: SourceConfig) -> list[Path]:
     found: dict[str, Path] = {}
     for given in source.paths:
         try:
-            files = _listed(source, given)
-        except InputError:
-            raise
+            files = _listed(source, given) if "://" not in given else _listed_remote(source, given)
+        except InputError as error:
+            raise InputError(f"source {source.name}: {error}") from None
         except (ImportError, ValueError, OSError) as error:
             raise InputError(f"source {source.name}: {given} cannot be listed ({error})") from None
         found |= {str(file): file for file in files}
@@ -96,12 +129,10 @@ def list_files(source: SourceConfig) -> list[Path]:
 def _listed(source: SourceConfig, given: str) -> list[Path]:
     path = as_path(given)
     if path.is_dir():
-        files = [file for file in path.rglob("*") if _is_input(file, source.kind)]
+        files = [file for file in path.rglob("*") if is_input(file.name, source.kind) and file.is_file()]
         if not files:
             patterns = " ".join(PATTERNS[source.kind])
-            raise InputError(
-                f"source {source.name}: no file for kind {source.kind} in {given} (looked for {patterns})"
-            )
+            raise InputError(f"no file for kind {source.kind} in {given} (looked for {patterns})")
     elif path.is_file():
         files = [path]
     elif any(mark in given for mark in "*?["):
@@ -109,29 +140,63 @@ def _listed(source: SourceConfig, given: str) -> list[Path]:
         pattern = str(path).removeprefix(str(root)).lstrip("/") if path.anchor else given
         files = [file for file in root.glob(pattern) if file.is_file()]
         if not files:
-            raise InputError(f"source {source.name}: {given} matches no file")
+            raise InputError(f"{given} matches no file")
     else:
-        raise InputError(f"source {source.name}: {given} does not exist; give a file, a folder or a glob")
-    return [file.resolve() if isinstance(file, PosixPath) else file for file in files]
+        raise InputError(f"{given} does not exist; give a file, a folder or a glob")
+    return [file.resolve() for file in files]
 
 
-def _is_input(file: Path, kind: str) -> bool:
-    name = file.name.lower()
+def _listed_remote(source: SourceConfig, given: str) -> list[Path]:
+    from data_pipeline.sources import remote
+
+    path = remote.remote_path(given)
+    try:
+        files = remote.find_files(path, partial(is_input, kind=source.kind))
+        if not files and (bucket := remote.missing_bucket(path)):
+            raise InputError(f"{given}: there is no bucket {bucket}")
+    except InputError:
+        raise
+    except Exception as error:  # each client has its own
+        raise InputError(f"{given} cannot be listed ({remote.explain(path, error)})") from None
+    if files is None:
+        raise InputError(f"{given} does not exist; give a file, a folder or a glob")
+    if not files:
+        raise InputError(f"{given} holds no file for kind {source.kind}, or matches none")
+    return [cast(Path, file) for file in files]
+
+
+def is_input(name: str, kind: str) -> bool:
+    """Whether a file of a folder is an input of a kind, by its name."""
+    name = name.lower()
     return (
         not name.startswith(".")
         and not name.endswith(".part")  # a crawl is still writing it
         and any(fnmatch.fnmatch(name, pattern) for pattern in PATTERNS[kind])
         and not any(fnmatch.fnmatch(name, pattern) for pattern in NOT_INPUTS)
-        and file.is_file()
     )
 
 
 def split_file(source: SourceConfig, path: Path, span_bytes: int) -> list[Span]:
-    """The spans of about `span_bytes` that a file can be read in; one where its format cannot be entered midway.
+    """The spans of about `span_bytes` that a file can be read in; one where it cannot be entered midway.
 
     Raises:
         InputError: a file that no worker could read, for want of a tool.
     """
+    try:
+        return _split(source, path, span_bytes) if is_local(path) or _gives_parts(path) else [WHOLE]
+    except InputError:
+        raise
+    except Exception:  # it cannot be looked into: who reads it in one go says why, and gives what there is
+        return [WHOLE]
+
+
+def _gives_parts(path: Path) -> bool:
+    from data_pipeline.sources import remote
+
+    return remote.gives_parts(cast(Any, path))
+
+
+def _split(source: SourceConfig, path: Path, span_bytes: int) -> list[Span]:
     if source.kind == "wiki":
         from data_pipeline.sources import mediawiki
 

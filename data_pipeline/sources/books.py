@@ -13,7 +13,7 @@ from data_pipeline.books.encoding import decode
 from data_pipeline.books.epub import GUTENBERG_ID, read_epub
 from data_pipeline.books.header import NUMBER, read_stated, split_parts
 from data_pipeline.books.html import DOCUMENT_BREAK, title_of
-from data_pipeline.sources import Record
+from data_pipeline.sources import Record, open_file
 
 EBOOKS = "https://www.gutenberg.org/ebooks/"
 HTML = (".html", ".htm", ".xhtml")
@@ -28,18 +28,18 @@ def read(path: Path) -> Iterator[Record]:
     Header, footer and line wrapping are left to extraction. A record's uri is Project Gutenberg's page of the
     book where the book states its number, else the file's name.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         if path.suffix.lower() == ".zip":
-            yield from _archive(file, path.name, path.stat().st_size)
+            yield from _archive(file, path.name)
         elif path.suffix.lower() == ".gz":
             yield _book(gzip.GzipFile(fileobj=file).read(MEMBER_BYTES + 1), path.name)
         else:
             yield _book(file.read(MEMBER_BYTES + 1), path.name)
 
 
-def _archive(file: IO[bytes], name: str, size: int) -> Iterator[Record]:
+def _archive(file: IO[bytes], name: str) -> Iterator[Record]:
     try:
-        archive = Archive(file, size)
+        archive = Archive(file, file.seek(0, io.SEEK_END))
     except ArchiveError as error:
         yield Record(name, reason=error.reason)
         return

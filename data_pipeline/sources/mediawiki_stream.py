@@ -9,13 +9,15 @@ import io
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from data_pipeline.errors import InputError
-from data_pipeline.sources import Span
+from data_pipeline.sources import Span, is_local, open_file
+from data_pipeline.sources.mediawiki_index import index_of, streams
 
 READ_BYTES = 1 << 18
 SEVEN_ZIP_TOOLS = ("7z", "7zz", "7za", "7zr")
@@ -23,6 +25,9 @@ SEVEN_ZIP_TOOLS = ("7z", "7zz", "7za", "7zr")
 BZ2_STREAM = re.compile(rb"BZh[1-9]1AY&SY")
 BZ2_STREAM_BYTES = 10
 PAGE_HEAD = re.compile(rb"\s*<page>")
+# A page states its title, its namespace and its number before anything else.
+PAGE_NUMBER = re.compile(rb"<id>([0-9]{1,18})</id>")
+HEAD_BYTES = 4096
 XML_ENCODING = re.compile(rb"""<\?xml[^>]{0,200}encoding=["']([A-Za-z][A-Za-z0-9._-]{0,40})["']""")
 # Streams looked at for one cut. In a multistream dump the first one will do; where none of these does, the file was
 # packed without regard to pages (pbzip2), and decompressing more heads would cost as much as reading it.
@@ -31,7 +36,7 @@ MAX_CANDIDATES = 4
 
 def packing(path: Path) -> str:
     """bz2, gz, 7z or xml, by the file's first bytes."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(6)
     for magic, name in ((b"BZh", "bz2"), (b"\x1f\x8b", "gz"), (b"7z\xbc\xaf\x27\x1c", "7z")):
         if head.startswith(magic):
@@ -43,7 +48,7 @@ def cuts(path: Path, span_bytes: int) -> list[int]:
     """Byte offsets, ascending, at which a reader can enter the file; few or none where its packing allows none.
 
     Plain UTF-8 may be entered anywhere, a bz2 file where a stream begins with a page. The index beside a multistream
-    dump is not needed: finding a stream near an offset takes one read of about a stream, and is checked.
+    dump names those; where it is missing, damaged or another dump's, they are looked for.
 
     Raises:
         InputError: a 7z file on a machine without a 7z tool.
@@ -54,19 +59,46 @@ def cuts(path: Path, span_bytes: int) -> list[int]:
     if kind == "7z":
         seven_zip_tool(path)
     if kind == "xml":
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return list(wanted) if _encoding(file.read(1024)) == "utf-8" else []
     if kind != "bz2":
         return []
+    with open_file(path) as file:
+        found = _cuts_of_index(path, file, wanted)
+        last = found[-1] if found else 0
+        return found + _searched_cuts(file, range(last + span_bytes, size, span_bytes))
+
+
+def _cuts_of_index(path: Path, file: IO[bytes], wanted: range) -> list[int]:
+    """What the dump's index has for the offsets wanted; nothing unless all of it is true of the dump."""
+    index = index_of(path)
+    if index is None:
+        return []
     found: list[int] = []
-    with path.open("rb") as file:
-        for offset in wanted:
-            if found and found[-1] >= offset:  # a stream longer than a span
-                continue
-            cut = _page_stream(file, offset)
-            if cut is None:
+    following = 0
+    try:
+        for start, page_id in streams(index):
+            if following >= len(wanted):
                 break
-            found.append(cut)
+            if start >= wanted[following]:
+                if _first_page(file, start) != page_id:
+                    return []
+                found.append(start)
+                following = 1 + (start - wanted.start) // wanted.step
+    except (ValueError, OSError, EOFError):  # a guide to the dump, no part of it: nothing is lost without
+        return []
+    return found
+
+
+def _searched_cuts(file: IO[bytes], wanted: range) -> list[int]:
+    found: list[int] = []
+    for offset in wanted:
+        if found and found[-1] >= offset:  # a stream longer than a span
+            continue
+        cut = _page_stream(file, offset)
+        if cut is None:
+            break
+        found.append(cut)
     return found
 
 
@@ -79,7 +111,7 @@ def _page_stream(file: IO[bytes], offset: int) -> int | None:
         window += block
         for match in BZ2_STREAM.finditer(window):
             start = at + match.start()
-            if _begins_with_page(file, start):
+            if _first_page(file, start) is not None:
                 return start
             candidates += 1
             if candidates >= MAX_CANDIDATES:
@@ -91,19 +123,31 @@ def _page_stream(file: IO[bytes], offset: int) -> int | None:
     return None
 
 
-def _begins_with_page(file: IO[bytes], start: int) -> bool:
-    """Whether what is packed at `start` begins with a page: by chance, the mark's bytes occur within a stream."""
+def _first_page(file: IO[bytes], start: int) -> int | None:
+    """Number of the page that what is packed at `start` begins with: -1 where it states none, None for no page.
+
+    By chance, the bytes of a stream's mark occur within a stream, too.
+    """
+    head = _stream_head(file, start)
+    if not PAGE_HEAD.match(head):
+        return None
+    number = PAGE_NUMBER.search(head)
+    return int(number.group(1)) if number else -1
+
+
+def _stream_head(file: IO[bytes], start: int) -> bytes:
+    """The first bytes of a bz2 stream, unpacked; none where there is no stream."""
     decompressor = bz2.BZ2Decompressor()
     file.seek(start)
     head = b""
     try:
-        while len(head) < 64 and not decompressor.eof and (block := file.read(READ_BYTES)):
-            head += decompressor.decompress(block, 4096)
-            while not head and not decompressor.needs_input and not decompressor.eof:
-                head += decompressor.decompress(b"", 4096)
+        while len(head) < HEAD_BYTES and not decompressor.eof and (block := file.read(READ_BYTES)):
+            head += decompressor.decompress(block, HEAD_BYTES)
+            while len(head) < HEAD_BYTES and not decompressor.needs_input and not decompressor.eof:
+                head += decompressor.decompress(b"", HEAD_BYTES)
     except OSError:
-        return False
-    return bool(PAGE_HEAD.match(head))
+        return b""
+    return head
 
 
 @contextmanager
@@ -118,7 +162,7 @@ def opened(path: Path, span: Span) -> Iterator[io.BufferedIOBase]:
         with _seven_zip(path) as file:
             yield _as_utf8(file)
         return
-    with path.open("rb") as raw:
+    with open_file(path) as raw:
         raw.seek(span.start)
         if kind == "bz2":
             part = raw if span.stop is None else io.BufferedReader(_Limited(raw, span.stop - span.start))
@@ -164,20 +208,33 @@ def seven_zip_tool(path: Path) -> str:
 
 @contextmanager
 def _seven_zip(path: Path) -> Iterator[IO[bytes]]:
-    # An absolute path after "--", never a pattern (-spd): no file name is taken for an option or a list of files.
-    command = [seven_zip_tool(path), "x", "-so", "-spd", "-bd", "--", str(Path(path).resolve())]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout
-        if not process.stdout.read(1) and process.wait():
-            raise OSError(f"7z ended with status {process.returncode}: the archive is damaged")
-    finally:
-        process.kill()
-        process.stdout.close()
-        process.wait()
+    with _on_disk(path) as local:
+        # An absolute path after "--", never a pattern (-spd): no file name is taken for an option or a list of files.
+        command = [seven_zip_tool(path), "x", "-so", "-spd", "-bd", "--", str(local.resolve())]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+            if not process.stdout.read(1) and process.wait():
+                raise OSError(f"7z ended with status {process.returncode}: the archive is damaged")
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.wait()
+
+
+@contextmanager
+def _on_disk(path: Path) -> Iterator[Path]:
+    """The file where a program finds it: itself, or a copy of a remote one."""
+    if is_local(path):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=".7z") as copy, open_file(path) as file:
+        shutil.copyfileobj(file, copy, READ_BYTES)
+        copy.flush()
+        yield Path(copy.name)
 
 
 def _encoding(head: bytes) -> str:

@@ -32,6 +32,7 @@ def ray_cluster() -> Iterator[None]:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.use_datasource_v2 = False
+    context.raise_original_map_exception = True
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import json
 import random
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import pyarrow as pa
+from fastwarc.warc import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from data_pipeline import schema
 from data_pipeline.corpus import Corpus
-from data_pipeline.staging import doc_id, text_hash
+from data_pipeline.staging import doc_id
+from data_pipeline.text_hash import text_hash
 
 VOCABULARY = [
     "the",
@@ -184,6 +189,14 @@ def write_warc(
 HTML = [("Content-Type", "text/html; charset=utf-8")]
 
 
+def warc_records(plain: Path) -> list[bytes]:
+    """The records of an archive that is not packed."""
+    content = plain.read_bytes()
+    with plain.open("rb") as file:
+        starts = [record.stream_pos for record in ArchiveIterator(file, parse_http=False)]
+    return [content[start:stop] for start, stop in zip(starts, [*starts[1:], len(content)], strict=True)]
+
+
 def write_pages(path: Path, texts: Iterable[str], host: str = "pages.test") -> Path:
     """A WARC of good pages, one a text."""
     return write_warc(
@@ -218,7 +231,13 @@ def book(text: str, title: str = "A Book", author: str = "Some One") -> str:
     )
 
 
-def make_corpus(root: Path, texts: Sequence[str], num_files: int = 1, source: str = "web") -> Corpus:
+def make_corpus(
+    root: Path,
+    texts: Sequence[str],
+    num_files: int = 1,
+    source: str = "web",
+    weights: Mapping[str, float] | None = None,
+) -> Corpus:
     """A corpus of one version that keeps the given texts, its documents spread over a number of files."""
     corpus = Corpus(root)
     corpus.prepare()
@@ -238,6 +257,19 @@ def make_corpus(root: Path, texts: Sequence[str], num_files: int = 1, source: st
     for number in range(num_files):
         table = pa.Table.from_pylist(rows[number::num_files], schema=schema.DOCUMENTS)
         files.append(corpus.write_file("documents", table, f"part-{number}.parquet"))
-    version = {"version": 1, "config_hash": "0" * 64, "created_at": "2024-01-01T00:00:00+00:00"}
-    corpus.commit(files, schema.INPUTS.empty_table(), version)
+    config = {"sources": [{"name": name, "weight": weight} for name, weight in (weights or {}).items()]}
+    version = {
+        "version": 1,
+        "config_hash": "0" * 64,
+        "created_at": "2024-01-01T00:00:00+00:00",
+        "config": json.dumps(config),
+    }
+    corpus.commit(files, inputs_of(rows), version)
     return corpus
+
+
+def inputs_of(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows of corpus/inputs, one a source, for a commit of the given documents, kept and removed."""
+    counts = Counter(row["source"] for row in rows)
+    inputs = [{"path": source, "source": source, "num_documents": count} for source, count in counts.items()]
+    return pa.Table.from_pylist(inputs, schema=schema.INPUTS)

@@ -18,7 +18,7 @@ from data_pipeline.config import SPECIAL_TOKENS, TokenizerConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.errors import InputError
 from data_pipeline.sources import books
-from data_pipeline.tokenizer import PATTERN, Tokenizer, is_validation, train_tokenizer
+from data_pipeline.tokenizer import PATTERN, Tokenizer, _sample, is_validation, train_tokenizer
 from tests.data_pipeline.made_inputs import make_corpus, prose
 
 MULTILINGUAL = [
@@ -39,6 +39,10 @@ CORPUS_TEXTS = [prose(seed) for seed in range(40)] + [f"{MULTILINGUAL[n % 5]} {n
 def train(corpus: Corpus, folder: Path, **options: object) -> Path:
     config = TokenizerConfig(**{"name": "small", "vocab_size": 420, **options})  # type: ignore[arg-type]
     return train_tokenizer(corpus, corpus.at(), config, folder, 0.1, lambda line: None)
+
+
+def rows_of(corpus: Corpus) -> list[dict]:
+    return corpus.read("documents", corpus.at(), ["text", "source"]).to_pylist()
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +238,23 @@ def test_validation_texts_are_never_learnt_from(tmp_path: Path) -> None:
     learnt = {tokenizer.decode([index]).strip() for index in range(10, tokenizer.vocab_size)}
     assert not learnt & held_out
     assert learnt & (set(markers) - held_out)
+
+
+def test_a_source_of_more_weight_is_learnt_from_more(tmp_path: Path) -> None:
+    texts = [f"{chr(0x4E00 + number)} {prose(number, 20)}" for number in range(900)]
+
+    def share_of_books(name: str, weights: dict[str, float]) -> float:
+        corpus = make_corpus(tmp_path / name, texts, weights=weights)
+        config = TokenizerConfig(sample_bytes=sum(map(len, texts)) // 6)
+        sources = {row["text"]: row["source"] for row in rows_of(corpus)}
+        sample = [sources[text] for text in _sample(corpus, corpus.at(), config, 0.1)]
+        return sample.count("book") / len(sample)
+
+    # A third of the documents are books, so with weight 4 they are 4 in 6.
+    assert share_of_books("even", {}) == pytest.approx(1 / 3, abs=0.1)
+    assert share_of_books("heavy", {"book": 4.0}) == pytest.approx(2 / 3, abs=0.1)
+    assert share_of_books("light", {"web": 0.0}) == 1
+    assert share_of_books("same", {"book": 1.0, "web": 1.0}) == share_of_books("even", {})
 
 
 def test_the_share_of_validation_is_about_what_is_asked_and_grows_with_it() -> None:

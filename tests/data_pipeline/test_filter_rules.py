@@ -9,7 +9,7 @@ import pytest
 
 from data_pipeline.books import gutenberg
 from data_pipeline.errors import InputError
-from data_pipeline.filter_presets import PRESETS, FilterOptions, preset_of
+from data_pipeline.filter_presets import PRESETS, FilterOptions, bounds_of, preset_of
 from data_pipeline.filters import RULES, filter_documents, judge
 from data_pipeline.schema import Verdict
 from data_pipeline.sources import books
@@ -94,18 +94,37 @@ def test_an_empty_text_never_passes() -> None:
         assert verdict == Verdict("too_few_words", 0, options.min_words)
 
 
-def test_rows_are_judged_by_their_own_preset_and_counted() -> None:
-    texts = ["too short", "too short", "春天来了"]
-    table = pa.table({"text": texts, "preset": ["permissive", "web", "permissive"]})
-    kept, removed = filter_documents(table)
+def test_rows_are_judged_and_counted() -> None:
+    table = pa.table({"text": ["too short", "春天来了", "three words here"]})
+    kept, removed = filter_documents(table, bounds_of("files", "", {"min_words": 3}))
     assert kept.select(["text", "num_words"]).to_pylist() == [
-        {"text": "too short", "num_words": 2},
         {"text": "春天来了", "num_words": 4},
+        {"text": "three words here", "num_words": 3},
     ]
     (row,) = removed.to_pylist()
     assert (row["stage"], row["reason"], row["num_words"], row["value"], row["threshold"]) == (
-        *("filter", "too_few_words", 2, 2.0, 50.0),
+        *("filter", "too_few_words", 2, 2.0, 3.0),
     )
+
+
+def test_a_bound_of_its_own_is_laid_over_the_preset() -> None:
+    bounds = bounds_of("web", "", {"min_words": 5, "drop_lorem_ipsum": 0})
+    assert judge("Lorem ipsum dolor sit amet.", bounds) is None
+    assert (bounds.min_words, bounds.max_words) == (5, PRESETS["web"].max_words)
+    assert bounds_of("wiki", "books", {}) == PRESETS["books"]
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"min_word": 5.0}, r"sources\.filters: 'min_word' is no bound; there are min_words, "),
+        ({"min_words": -1.0}, r"sources\.filters\.min_words: -1\.0"),
+        ({"max_symbol_ratio": float("nan")}, r"sources\.filters\.max_symbol_ratio: nan"),
+    ],
+)
+def test_a_bound_that_is_none_is_one_line(own: dict[str, float], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        bounds_of("web", "", own)
 
 
 def test_a_kind_has_a_preset_and_a_wrong_name_is_one_line() -> None:

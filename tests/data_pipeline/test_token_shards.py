@@ -168,6 +168,19 @@ def test_other_settings_make_another_dataset_and_the_newest_is_named(
     assert held_out[0] < held_out[1]
 
 
+def test_weights_of_sources_go_into_the_manifest_and_only_other_ones_than_one(
+    written: Written, tokenizer: Tokenizer, tmp_path: Path, ray_cluster: None
+) -> None:
+    weighted = make_corpus(tmp_path / "c", TEXTS, weights={"book": 2.5, "web": 1.0})
+    _, manifest, _ = write_shards(weighted, weighted.at(), tokenizer, "bpe", CONFIG, tmp_path / "tokens")
+    assert manifest.source_weights == {"book": 2.5}
+    assert manifest.manifest_hash != written[1].manifest_hash
+    folder = latest_dataset(tmp_path / "tokens", "bpe")
+    assert Manifest.load(folder) == manifest
+    # A manifest without weights is the same as one from before there were any.
+    assert "source_weights" not in json.loads((written[0] / MANIFEST_NAME).read_text())
+
+
 def test_the_work_of_a_killed_call_is_done_again(
     written: Written, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path, ray_cluster: None
 ) -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
-from tiny_run import MODEL, TRAIN, write_dataset
+from tiny_run import MODEL, TRAIN, documents, write_dataset
 
 from gpt.checkpoint import checkpoint_path
 from gpt.config import ConfigError, ModelConfig, TrainConfig
@@ -258,6 +258,30 @@ def test_records_add_up(bench: Bench, tmp_path: Path):
         assert record.mfu is None
     assert {row.source: row.num_samples * 16 for row in trainer.plan} == recorder.steps[-1].tokens_by_source
     assert result.samples_consumed == 56
+
+
+def test_the_mixture_follows_the_weights_of_the_corpus_unless_the_training_has_its_own(
+    bench: Bench, tmp_path: Path
+):
+    rows = {
+        ("web", "train"): documents(20, 1),
+        ("book", "train"): documents(20, 1),
+        ("web", "val"): documents(4, 2),
+    }
+    shares = {}
+    for name, of_corpus, own in (
+        ("even", None, None),
+        ("corpus", {"book": 3.0}, None),
+        ("own", {"book": 3.0}, {"book": 1.0, "web": 4.0}),
+    ):
+        bench.dataset = write_dataset(tmp_path / name, rows, of_corpus)
+        trainer = bench.trainer(tmp_path / f"{name}-run", source_weights=own)
+        shares[name] = {plan.source: plan.weight for plan in trainer.plan}
+    assert shares == {
+        "even": {"book": 0.5, "web": 0.5},
+        "corpus": {"book": 0.75, "web": 0.25},
+        "own": {"book": 0.2, "web": 0.8},
+    }
 
 
 @pytest.mark.parametrize(

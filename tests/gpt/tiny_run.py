@@ -49,7 +49,11 @@ def write_shard(
     )
 
 
-def write_dataset(folder: Path, documents: Mapping[tuple[str, str], Sequence[Sequence[int]]]) -> Path:
+def write_dataset(
+    folder: Path,
+    documents: Mapping[tuple[str, str], Sequence[Sequence[int]]],
+    source_weights: Mapping[str, float] | None = None,
+) -> Path:
     """A dataset from {(source, split): documents}, two shards where there are documents for them."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = []
@@ -57,7 +61,9 @@ def write_dataset(folder: Path, documents: Mapping[tuple[str, str], Sequence[Seq
         half = len(rows) // 2
         for i, part in enumerate(part for part in (rows[:half], rows[half:]) if part):
             shards.append(write_shard(folder, f"{source}-{split}-{i}", source, split, part))
-    manifest = Manifest("tiny", 1, "tiny", "0" * 64, VOCAB_SIZE, 0, "0" * 64, tuple(shards))
+    manifest = Manifest(
+        "tiny", 1, "tiny", "0" * 64, VOCAB_SIZE, 0, "0" * 64, tuple(shards), source_weights or {}
+    )
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     return folder
 

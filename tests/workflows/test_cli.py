@@ -12,6 +12,7 @@ import yaml
 
 from data_pipeline.config import CleanConfig, CrawlConfig
 from data_pipeline.errors import InputError
+from data_pipeline.filter_presets import PRESETS
 from gpt.config import ConfigError
 from tests.workflows.conftest import run_workflow
 from workflows import cli, demo, evaluate, finetune, pretrain, refresh, review, tokenize
@@ -32,6 +33,16 @@ def test_a_preset_sets_defaults_and_options_override_it() -> None:
     assert options.model.width == 32
     assert options.train.num_steps == 7
     assert options.train.precision == "fp32"
+
+
+def test_options_may_be_spelled_with_hyphens() -> None:
+    for argv in (["--accept-loss", "web", "--rebuild"], ["--accept_loss=web", "--rebuild", "true"]):
+        options = cli.parse(refresh.Options, "refresh", "", argv)
+        assert (options.accept_loss, options.rebuild, options.dry_run) == ("web", True, False)
+    assert cli.parse(refresh.Options, "refresh", "", ["--accept-loss=[web, book]"]).accept_loss == [
+        "web",
+        "book",
+    ]
 
 
 def test_a_file_is_read_and_the_command_line_wins_over_it(tmp_path: Path) -> None:
@@ -109,6 +120,60 @@ def test_an_unknown_key_in_a_file_is_named(tmp_path: Path) -> None:
 def test_an_unknown_key_of_a_source_is_named() -> None:
     with pytest.raises(InputError, match=r"sources\.kindd: no such option"):
         cli.parse(refresh.Options, "refresh", "", ["--sources", "[{name: a, kindd: web}]"])
+
+
+SOURCES = """
+sources:
+  - {name: pages, kind: web, paths: [crawl/], weight: 2, language: {keep: [en]}, filters: {min_words: 20}}
+  - name: essays
+    paths: [essays/]
+    extraction: {mode: fast}
+language: {keep: [en, de]}
+"""
+
+
+def test_sources_of_a_file_have_options_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "refresh.yaml"
+    path.write_text(SOURCES)
+    config = cli.parse(
+        refresh.Options, "refresh", "", ["--config", str(path), "--wiki", "dump.xml"]
+    ).pipeline()
+    config.validate()
+    pages, essays, wiki = config.sources
+    assert (pages.name, pages.weight, essays.weight, wiki.weight) == ("pages", 2.0, 1.0, 1.0)
+    assert [config.of(source).language.keep for source in config.sources] == [
+        ["en"],
+        ["en", "de"],
+        ["en", "de"],
+    ]
+    assert [config.of(source).extraction.mode for source in config.sources] == ["quality", "fast", "quality"]
+    assert config.of(pages).filters.min_words == 20
+    assert config.of(wiki).filters == PRESETS["wiki"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("weight: -1", ["sources[0].weight", "-1"]),
+        ("weight: .nan", ["sources[0].weight", "nan"]),
+        ("weight: heavy", ["weight", "heavy"]),
+        ("wieght: 2", ["wieght", "no such option"]),
+        ("language: {keeps: [en]}", ["keeps", "no such option"]),
+        ("language: {min_score: 7}", ["sources[0].language.min_score", "7"]),
+        ("extraction: {mode: slow}", ["sources[0].extraction.mode", "slow"]),
+        ("clean: {normalization: NFX}", ["sources[0].clean.normalization", "NFX"]),
+        ("filters: {min_word: 3}", ["filters", "min_word", "min_words"]),
+        ("preset: bookish", ["preset", "bookish"]),
+        ("kind: webb", ["sources[0].kind", "webb"]),
+    ],
+)
+def test_a_wrong_value_of_a_source_is_one_line(source: str, words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "refresh.yaml"
+    path.write_text(f"sources: [{{name: a, paths: [b.jsonl], {source}}}]")
+    with pytest.raises(InputError) as raised:
+        cli.parse(refresh.Options, "refresh", "", ["--config", str(path)]).pipeline().validate()
+    assert "\n" not in str(raised.value)
+    assert all(word in str(raised.value) for word in words), str(raised.value)
 
 
 @pytest.mark.parametrize(

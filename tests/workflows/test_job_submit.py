@@ -20,7 +20,8 @@ import yaml
 
 from tests.workflows.conftest import ROOT, SMALL, environment, manifest_hash
 
-pytestmark = pytest.mark.slow
+# One process runs all that looks at the same demo.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
