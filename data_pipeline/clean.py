@@ -71,7 +71,7 @@ def clean_text(text: str, config: CleanConfig) -> str:
     """One text, normalised. Indentation and single line breaks stay: code, verse and tables need them."""
     text = storable(text)
     for _ in range(MAX_PASSES):
-        if not _untidy(config).search(text) and unicodedata.is_normalized(config.normalization, text):
+        if not _untidy(config).search(text) and unicodedata.is_normalized(config.normalization, text):  # type: ignore[arg-type]
             break
         before = text
         text = _normalise(text, config)
@@ -108,7 +108,7 @@ def _normalise(text: str, config: CleanConfig) -> str:
         # Over whole runs: a half-width kana and its voicing mark become one character.
         text = ODD_WIDTH[config.width].sub(lambda run: unicodedata.normalize("NFKC", run[0]), text)
     # After the removals: a mark may have come to stand beside its letter.
-    text = _FIXED_SPACES.sub(" ", unicodedata.normalize(config.normalization, text))
+    text = _FIXED_SPACES.sub(" ", unicodedata.normalize(config.normalization, text))  # type: ignore[arg-type]
     if config.strip_addresses:
         text = ADDRESS.sub("", text)
     if config.stock_lines:
