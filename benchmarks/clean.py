@@ -130,12 +130,10 @@ def main() -> None:
     python = arguments.peer_python or peer_with_filters(peer_environment())
     texts = english_pages(arguments.gold, arguments.pages)
     ours(texts)  # compile
-    rounds: list[tuple[dict[str, float], dict[str, float]]] = []
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(texts, file)
         file.flush()
-        for _ in range(ROUNDS):
-            rounds.append((ours(texts), theirs(python, Path(file.name))))
+        rounds = [(ours(texts), theirs(python, Path(file.name))) for _ in range(ROUNDS)]
     size = sum(len(text.encode()) for text in texts) / len(texts)
     print(f"{len(texts)} pages of {size / 1000:.1f} KB; microseconds of CPU a page")
     wholes: dict[str, Callable[[dict[str, float]], float]] = {
