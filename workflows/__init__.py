@@ -16,6 +16,9 @@ _ENVIRONMENT = {
     # Ray ends idle workers beyond the number of cores, and a shuffle's workers are others than a map's: on a small
     # machine each shuffle would wait seconds for processes that were there a moment before.
     "RAY_num_workers_soft_limit": str(max(8, _os.cpu_count() or 1)),
+    # The jemalloc that Ray brings, which it preloads for itself: trees of small nodes (HTML) cost a fifth less than
+    # with glibc's malloc.
+    "RAY_LD_PRELOAD_ON_WORKERS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # Its loggers are pointed at the workflow's log file instead.
