@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from data_pipeline.errors import InputError
@@ -21,6 +21,8 @@ SOURCE_KINDS = ("web", "books", "wiki", "files")
 # Options that a source may have of its own, instead of the refresh's.
 PER_SOURCE = ("extraction", "clean", "language", "block")
 SIGNATURE_SCHEME = "affine32"
+# Of the web much is copied; a library of books that loses so much has lost books.
+MAX_SOURCE_LOSS = {"web": 0.5, "files": 0.5, "books": 0.1, "wiki": 0.1}
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     *("<|pad|>", "<|mask|>", "<|start|>", "<|delimiter|>", "<|classify|>"),
@@ -277,8 +279,20 @@ class DedupConfig:
     """Words (characters, in scripts without spaces) to a shingle."""
     seed: int = 1
     """Seed of the permutations."""
-    max_source_loss: float = 0.5
-    """Largest share of a source's documents that near-duplicate removal may take; beyond it nothing is committed."""
+    fp_weight: float = 0.02
+    """Weight of pairs compared in vain, where bands are chosen: they cost time and nothing else."""
+    fn_weight: float = 0.98
+    """Weight of duplicates missed, where bands are chosen."""
+    containment: float = 0.0
+    """Also remove a document of whose shingles this share (0.5 to 1) is in a kept one: an excerpt; 0 for off. Finds excerpts of half a document or more, as pairs of less similarity are not compared."""
+    max_source_loss: float | None = None
+    """Largest share of a source's documents that near-duplicate removal may take; beyond it nothing is committed. Empty: 0.5 for web and files, 0.1 for books and wiki."""
+    boilerplate_share: float = 0.0
+    """Take lines out of web pages that this share of their host's pages have, such as 0.3; 0 for off."""
+    boilerplate_pages: int = 10
+    """Pages of a host that must have such a line, at least."""
+    memory_bytes: int = 16 << 30
+    """Memory of the whole cluster that comparing may take for buckets; beyond it bands are compared in turn."""
 
     def validate(self) -> None:
         """Raise InputError, naming the field, for values that cannot work."""
@@ -288,8 +302,25 @@ class DedupConfig:
             raise InputError(f"dedup.num_permutations: {self.num_permutations} is outside 16 to 1024")
         if not 1 <= self.shingle_size <= 50:
             raise InputError(f"dedup.shingle_size: {self.shingle_size} is outside 1 to 50")
-        if not 0 < self.max_source_loss <= 1:
+        if self.max_source_loss is not None and not 0 < self.max_source_loss <= 1:
             raise InputError(f"dedup.max_source_loss: {self.max_source_loss} is outside 0 to 1")
+        for name in ("fp_weight", "fn_weight"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"dedup.{name}: {getattr(self, name)} is outside 0 to 1")
+        if self.containment and not 0.5 <= self.containment <= 1:
+            raise InputError(f"dedup.containment: {self.containment} is outside 0.5 to 1; 0 turns it off")
+        if not 0 <= self.boilerplate_share <= 1:
+            raise InputError(f"dedup.boilerplate_share: {self.boilerplate_share} is outside 0 to 1")
+        if self.boilerplate_pages < 2:
+            raise InputError(f"dedup.boilerplate_pages: {self.boilerplate_pages} must be at least 2")
+        if self.memory_bytes < 1 << 20:
+            raise InputError(f"dedup.memory_bytes: {self.memory_bytes} is less than a MiB")
+
+    def loss_bound(self, kind: str) -> float:
+        """The share of its documents that a source of a kind may lose."""
+        if self.max_source_loss is not None:
+            return self.max_source_loss
+        return MAX_SOURCE_LOSS[kind]
 
     @property
     def scheme(self) -> str:
@@ -298,6 +329,39 @@ class DedupConfig:
             f"{SIGNATURE_SCHEME} permutations={self.num_permutations} seed={self.seed} "
             f"shingle={self.shingle_size} words=fnv1a64-casefold-1"
         )
+
+
+def set_name(given: str) -> str:
+    """Name of an evaluation set that is given as NAME=PATH or PATH."""
+    name, equals, _ = given.partition("=")
+    return name if equals and "/" not in name else PurePath(given).name.split(".")[0]
+
+
+@dataclass(frozen=True)
+class DecontaminateConfig:
+    """How evaluation sets are kept out of the corpus."""
+
+    sets: list[str] = field(default_factory=list)
+    """Evaluation sets: files or folders of JSON, JSON lines, CSV, TSV, Parquet or text, also zipped; NAME=PATH gives one another name than its file's. What lies in the workspace's folder evaluation/ is protected, too."""
+    action: Literal["remove", "tag"] = "remove"
+    """remove what overlaps a set, or tag the document with the set's name in its metadata (evaluation_sets)."""
+    unit: Literal["document", "paragraph"] = "document"
+    """What is removed: the whole document, or the paragraphs that overlap and the rest stays, tagged."""
+    ngram: int = 13
+    """Words in a row (characters, in scripts without spaces) that make an overlap; 0 for off."""
+    chars: int = 50
+    """Letters and digits in a row that make an overlap; 0 for off."""
+
+    def validate(self) -> None:
+        """Raise InputError, naming the field, for values that cannot work."""
+        for name, least in (("ngram", 5), ("chars", 20)):
+            value = getattr(self, name)
+            if value and not least <= value <= 1000:
+                raise InputError(
+                    f"decontamination.{name}: {value} is outside {least} to 1000; 0 turns it off"
+                )
+        if not self.ngram and not self.chars:
+            raise InputError("decontamination: with ngram and chars both 0 nothing would be recognised")
 
 
 @dataclass(frozen=True)
@@ -311,6 +375,7 @@ class Treatment:
     filters: FilterOptions
     quality: QualityConfig
     dedup: DedupConfig
+    decontamination: DecontaminateConfig
 
 
 @dataclass(frozen=True)
@@ -329,8 +394,12 @@ class RefreshConfig:
     """Which quality model scores the documents."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
     """How duplicates are found."""
+    decontamination: DecontaminateConfig = field(default_factory=DecontaminateConfig)
+    """How evaluation sets are kept out."""
     extraction: ExtractConfig = field(default_factory=ExtractConfig)
     """How the main text of web pages is found."""
+    accept_loss: list[str] | str = field(default_factory=list)
+    """Sources that may lose more to near-duplicate removal than dedup.max_source_loss, this time."""
     unit_bytes: int = 32 << 20
     """Input bytes that one task reads; small files are grouped up to it."""
 
@@ -345,7 +414,7 @@ class RefreshConfig:
             raise InputError(f"sources.name: {twice[0]} is given twice; give each source a name of its own")
         if self.unit_bytes <= 0:
             raise InputError(f"unit_bytes: {self.unit_bytes} must be positive")
-        for name in (*PER_SOURCE, "dedup"):
+        for name in (*PER_SOURCE, "dedup", "decontamination"):
             getattr(self, name).validate()
         self.quality.validate(names)
 
@@ -357,14 +426,23 @@ class RefreshConfig:
         """
         own = {name: getattr(source, name) or getattr(self, name) for name in PER_SOURCE}
         filters = bounds_of(source.kind, source.preset, source.filters)
-        return Treatment(**own, filters=filters, quality=self.quality, dedup=self.dedup)
+        return Treatment(
+            **own,
+            filters=filters,
+            quality=self.quality,
+            dedup=self.dedup,
+            decontamination=self.decontamination,
+        )
 
     def content(self) -> dict[str, Any]:
         """The configuration as plain values: what decides how text is treated, so no paths and no task sizes."""
         content = asdict(self)
-        del content["unit_bytes"]
+        for name in ("unit_bytes", "accept_loss"):
+            del content[name]
+        del content["dedup"]["memory_bytes"]
         content["block"] = self.block.content()
         content["quality"]["model"] = PurePath(self.quality.model).name
+        content["decontamination"]["sets"] = [set_name(given) for given in self.decontamination.sets]
         for source, values in zip(self.sources, content["sources"], strict=True):
             del values["paths"]
             values["block"] = source.block and source.block.content()
@@ -374,6 +452,35 @@ class RefreshConfig:
     def config_hash(self) -> str:
         """sha256 of `content`, the same wherever the inputs lie."""
         return hashlib.sha256(canonical_json(self.content())).hexdigest()
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> RefreshConfig:
+        """The configuration whose `content` this is, but for what it names by path (inputs, block lists, evaluation sets).
+
+        What only another gptmill knows is left out.
+        """
+        sources = [{**source, "block": None} for source in content.get("sources", [])]
+        sets = {**content.get("decontamination", {}), "sets": []}
+        config: RefreshConfig = _restored(
+            cls, {**content, "sources": sources, "block": {}, "decontamination": sets}
+        )
+        return config
+
+
+def _restored(kind: Any, value: Any) -> Any:
+    """A value of a field's type from plain values."""
+    choices = [choice for choice in get_args(kind) if choice is not type(None)]
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        known = {entry.name for entry in fields(kind)} & value.keys()
+        return kind(**{name: _restored(hints[name], value[name]) for name in known})  # type: ignore[operator]
+    if value is not None and len(choices) == 1 and is_dataclass(choices[0]):
+        return (
+            [_restored(choices[0], part) for part in value]
+            if isinstance(value, list)
+            else _restored(choices[0], value)
+        )
+    return value
 
 
 @dataclass(frozen=True)
@@ -476,7 +583,7 @@ class CrawlConfig:
     contact: str = ""
     """Your e-mail address or web page, sent with each request; must be set for any host but this machine."""
     connect_to: dict[str, str] = field(default_factory=dict)
-    """Fetch HOST from ADDRESS:PORT instead, like curl's --connect-to; WARC and corpus keep HOST."""
+    """Fetch HOST, or HOST:PORT, from ADDRESS:PORT instead, like curl's --connect-to; WARC and corpus keep HOST."""
     allow_private: list[str] = field(default_factory=list)
     """Hosts that may resolve to private or loopback addresses."""
 
@@ -529,7 +636,14 @@ class CrawlConfig:
 
     def is_local(self, host: str) -> bool:
         """Whether the user named this host as one on the own machine or network."""
-        return host in self.connect_to or host in self.allow_private
+        return host in self.allow_private or any(
+            key == host or (key.startswith(f"{host}:") and key[len(host) + 1 :].isdecimal())
+            for key in self.connect_to
+        )
+
+    def place_to_connect(self, host: str, port: int) -> str:
+        """The ADDRESS:PORT that the user named for a host, or ""."""
+        return self.connect_to.get(f"{host}:{port}", self.connect_to.get(host, ""))
 
     @property
     def user_agent(self) -> str:

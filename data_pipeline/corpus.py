@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -65,6 +65,10 @@ class Corpus:
     def path(self, table: str) -> Path:
         """A table's folder."""
         return self.root / table
+
+    def dedup_report(self, version: int) -> Path:
+        """JSON file of what deduplication found in the refresh that made a version (see duplicates.describe)."""
+        return self.root / "reports" / f"dedup-{version:06d}.json"
 
     def versions(self) -> list[dict[str, Any]]:
         """All committed versions, oldest first; empty before the first refresh."""
@@ -171,7 +175,11 @@ class Corpus:
         return latest
 
     def commit(
-        self, files: Sequence[DataFile], inputs: pa.Table, version_row: dict[str, Any]
+        self,
+        files: Sequence[DataFile],
+        inputs: pa.Table,
+        version_row: dict[str, Any],
+        replace: bool = False,
     ) -> dict[str, Any]:
         """Make one version real: files into their tables, inputs, and the version's row last.
 
@@ -179,6 +187,7 @@ class Corpus:
             files: what the tasks wrote, any order.
             inputs: rows of schema.INPUTS.
             version_row: fields of schema.VERSIONS but the tables' Delta versions, which are filled in here.
+            replace: the version holds these files and inputs only, not those of the version before it.
 
         Returns:
             The row as it was written.
@@ -188,11 +197,14 @@ class Corpus:
         """
         self._check(files, inputs)
         for name in ("documents", "removed", "signatures"):
-            self._append(
-                name, sorted((file for file in files if file.table == name), key=lambda file: file.path)
-            )
+            own = sorted((file for file in files if file.table == name), key=lambda file: file.path)
+            self._write(name, own, "overwrite" if replace else "append")
         if inputs.num_rows:
-            write_deltalake(str(self.path("inputs")), schema.conform(inputs, schema.INPUTS), mode="append")
+            write_deltalake(
+                str(self.path("inputs")),
+                schema.conform(inputs, schema.INPUTS),
+                mode="overwrite" if replace else "append",
+            )
         row = dict(version_row)
         for name in TABLES:
             row[f"{name}_version"] = DeltaTable(str(self.path(name))).version()
@@ -227,8 +239,8 @@ class Corpus:
         paths = [str(self.path(table) / file.path) for file in files if file.table == table]
         return _count(pads.dataset(paths, schema=TABLES[table]), COUNTED[table]) if paths else Counter()
 
-    def _append(self, name: str, files: Sequence[DataFile]) -> None:
-        if not files:
+    def _write(self, name: str, files: Sequence[DataFile], mode: Literal["append", "overwrite"]) -> None:
+        if not files and mode == "append":
             return
         now = int(time.time() * 1000)
         actions: list[AddAction | RemoveAction] = [
@@ -236,7 +248,7 @@ class Corpus:
             for file in files
         ]
         DeltaTable(str(self.path(name))).create_write_transaction(
-            actions, "append", Schema.from_arrow(TABLES[name])
+            actions, mode, Schema.from_arrow(TABLES[name])
         )
 
     def write_file(self, table: str, rows: pa.Table, name: str) -> DataFile:
@@ -270,7 +282,10 @@ class Corpus:
         )
 
 
-STAGES = ("read", "extract", "language", "filter", "quality", "exact_dedup", "near_dedup", "kept")
+STAGES = (
+    *("read", "extract", "language", "filter", "quality", "decontaminate"),
+    *("exact_dedup", "near_dedup", "kept"),
+)
 
 
 def _count(rows: pads.Dataset, columns: Sequence[str], condition: pc.Expression | None = None) -> Groups:

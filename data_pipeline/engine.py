@@ -1,32 +1,21 @@
-"""Ray in five verbs over Arrow tables: a table a task in, a table a task out.
+"""Ray Data in a few verbs over Arrow tables: a table a task in, a table a task out.
 
-Everything that knows Ray's habits is here. Input tables carry the names of files to read rather than the data, so
-that blocks stay few and small until a task opens its file. What passes many rows on from task to task is a Ray Data
-dataset; what reads files, writes files and reports in a few rows needs no more than tasks.
+Everything that knows Ray Data's habits is here. Input tables carry the names of files to read rather than
+the data, so that blocks stay few and small until a task opens its file.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data._internal.execution.resource_manager import ResourceManager
 
-from data_pipeline.errors import InputError
-
-# A shuffle starts this many reducers at most; Ray Data's own default is 200, whatever the size.
-MAX_PARTITIONS = 200
-
-
-MAX_RETRIES = 2
-# How long Ray Data takes a cluster for empty, and runs one task at a time: it asks for the size when an execution
-# begins, and sees the answer when it asks again. By default that is a second, for each execution.
-ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = 0.1  # type: ignore[misc]
+# A shuffle starts this many reducers at most; beyond, partitions grow instead.
+MAX_PARTITIONS = 2000
 
 
 def from_tables(tables: Sequence[pa.Table]) -> ray.data.Dataset:
@@ -47,7 +36,7 @@ def map_tables(
             batch_size=None,
             fn_kwargs=kwargs,
             # By default a block that kills its worker process is tried again for ever.
-            max_retries=MAX_RETRIES,
+            max_retries=2,
         )
 
 
@@ -59,45 +48,10 @@ def shuffle(dataset: ray.data.Dataset, key: str, num_partitions: int) -> ray.dat
     return dataset.repartition(min(MAX_PARTITIONS, num_partitions), keys=[key])
 
 
-def run_tasks(
-    function: Callable[..., pa.Table], tables: Sequence[pa.Table], **kwargs: Any
-) -> Iterator[dict[str, Any]]:
-    """Rows of `function(table, **kwargs)`, a task a table, as the tasks finish.
-
-    Ray Data would look after its tasks ten times a second only: a core that has done its task waits for the next.
-
-    Raises:
-        InputError: the one that a task raised.
-    """
-    shared = ray.put((function, kwargs))
-    waiting = iter(tables)
-    running: list[ray.ObjectRef[pa.Table]] = []
-    try:
-        while True:
-            # A few more than the cores can take: none waits, and a cluster that grows sees that there is more to
-            # do. Not many more, as Ray starts processes for them in advance.
-            cores = int(ray.cluster_resources().get("CPU", 1))
-            room = cores + cores // 4 + 1 - len(running)
-            running += [_task.remote(shared, table) for table in islice(waiting, max(1, room))]
-            if not running:
-                return
-            done, running = ray.wait(running)
-            try:
-                rows = ray.get(done[0])
-            except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, InputError):
-                    raise error.cause from None
-                raise
-            yield from rows.to_pylist()
-    finally:
-        for task in running:
-            ray.cancel(task)
-
-
-@ray.remote(max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")
-def _task(shared: tuple[Callable[..., pa.Table], Mapping[str, Any]], table: pa.Table) -> pa.Table:
-    function, kwargs = shared
-    return function(table, **kwargs)
+def stream(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    """Rows of a small result as plain values, as the tasks finish."""
+    for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=0):
+        yield from cast(pa.Table, batch).to_pylist()
 
 
 def collect(dataset: ray.data.Dataset, schema: pa.Schema) -> pa.Table:

@@ -7,3 +7,19 @@ class InputError(ValueError):
     Workflows print the message without a traceback and exit with code 2. Anything else that escapes a
     workflow is a bug and keeps its traceback.
     """
+
+
+def find_error(error: BaseException, *kinds: type[BaseException]) -> BaseException | None:
+    """The error of one of these kinds that an error is, or wraps: Ray hands over what a task raised inside its own."""
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, kinds):
+            return current
+        pending += [current.__cause__, current.__context__, getattr(current, "cause", None)]
+        pending += list(getattr(current, "worker_failures", {}).values())
+    return None

@@ -17,11 +17,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_pipeline import engine
 from data_pipeline.atomic import write_json
 from data_pipeline.corpus import Corpus
+from data_pipeline.dedup.candidates import Members
 from data_pipeline.differences import windows
 from data_pipeline.repairs import Repair, repairs
 
@@ -35,6 +38,10 @@ LINE_CHARS, LINE_CONTEXT = 160, 40
 PAIR_CHARS = 1 << 20
 
 Row = dict[str, Any]
+STORED = pa.schema(
+    [("key", pa.int64()), ("doc_id", pa.string()), ("source", pa.string()), ("uri", pa.string()),
+     ("text", pa.string())]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def least_similar(removals: pa.Table) -> pa.Table:
     """The removals (row_id, stage, duplicate_of, similarity ...) that are looked at side by side."""
     near = removals.filter(pc.equal(removals["stage"], NEAR))
     order = [("similarity", "ascending"), ("row_id", "ascending")]
-    return near.sort_by(order).slice(0, NUM_PAIRS).select(["row_id", "duplicate_of", "similarity"])
+    return near.sort_by(order).slice(0, NUM_PAIRS).select(["row_id", "duplicate_of", "keeper", "similarity"])
 
 
 def collect(staged: pa.Table, pairs: pa.Table) -> Row:
@@ -110,9 +117,17 @@ def side_file(staged_file: Path) -> Path:
 
 
 def gather(
-    staged_files: Sequence[Path], pairs: pa.Table, corpus: Corpus, latest: dict[str, Any] | None
+    staged_files: Sequence[Path],
+    pairs: pa.Table,
+    members: Members,
+    corpus: Corpus,
+    latest: dict[str, Any] | None,
 ) -> Evidence:
-    """The evidence of the version that follows `latest`, from what `collect` found in all staged files."""
+    """The evidence of the version that follows `latest`, from what `collect` found in all staged files.
+
+    Args:
+        members: where the documents kept before are found.
+    """
     before = Evidence() if latest is None else load(corpus.evidence(latest["version"]))
     parts = [json.loads(side_file(path).read_text(encoding="utf-8")) for path in staged_files]
     num_repaired = Counter(before.num_repaired)
@@ -122,7 +137,7 @@ def gather(
         examples += part["repairs"]
     texts = [row for part in parts for row in part["texts"]]
     shown = sorted(
-        [*before.pairs, *_side_by_side(texts, pairs, corpus, latest)],
+        [*before.pairs, *_side_by_side(texts, pairs, members)],
         key=lambda pair: (pair["similarity"], pair["doc_id"], pair["keeper"]),
     )
     return Evidence(dict(sorted(num_repaired.items())), _smallest_ids(examples), shown[:NUM_PAIRS])
@@ -138,15 +153,12 @@ def _smallest_ids(rows: Iterable[Row]) -> list[Row]:
     return chosen
 
 
-def _side_by_side(
-    texts: Sequence[Row], pairs: pa.Table, corpus: Corpus, latest: dict[str, Any] | None
-) -> Iterable[Row]:
+def _side_by_side(texts: Sequence[Row], pairs: pa.Table, members: Members) -> Iterable[Row]:
     by_row = {row["row_id"]: row for row in texts}
     by_id = {row["doc_id"]: row for row in texts}
-    stored = sorted(set(pairs["duplicate_of"].to_pylist()) - by_id.keys())
-    if latest is not None and stored:
-        columns = ["doc_id", "source", "uri", "text"]
-        by_id |= {row["doc_id"]: row for row in corpus.find("documents", latest, "doc_id", stored, columns)}
+    keepers = np.unique(pairs["keeper"].to_numpy())
+    stored = members.load(pa.table({"key": keepers[keepers < 0]}), STORED.names[1:])
+    by_id |= {row["doc_id"]: row for row in engine.collect(stored, STORED).to_pylist()}
     for pair in pairs.to_pylist():
         row, keeper = by_row[pair["row_id"]], by_id[pair["duplicate_of"]]
         left, right = windows(row["text"], keeper["text"][:PAIR_CHARS])

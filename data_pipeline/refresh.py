@@ -16,21 +16,26 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from data_pipeline import dedup, evidence, schema
+from data_pipeline import evidence, schema
 from data_pipeline.atomic import write_json
 from data_pipeline.config import RefreshConfig
 from data_pipeline.corpus import Corpus, DataFile
+from data_pipeline.decontaminate import protected
+from data_pipeline.dedup.boilerplate import remove_boilerplate
+from data_pipeline.dedup.candidates import Members
+from data_pipeline.dedup.duplicates import describe, find_duplicates
+from data_pipeline.dedup.losses import guard_losses
+from data_pipeline.dedup.member_files import members_of
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
 from data_pipeline.quality.scoring import with_model
@@ -41,6 +46,8 @@ from data_pipeline.staging import InputFile, Progress, stage_files, staged_files
 SAMPLE_CHARS = 300
 # Documents that one partition of the deduplication shuffles holds, about.
 ROWS_A_PARTITION = 20_000
+# Compressed text whose lines one partition of the boilerplate shuffle counts, about.
+BYTES_A_PARTITION = 64 << 20
 
 # {(source, input file): (documents kept, removed)}
 FileCounts = dict[tuple[str, str], tuple[int, int]]
@@ -65,7 +72,11 @@ class RefreshResult:
 
 
 def refresh(
-    corpus: Corpus, config: RefreshConfig, base: Path, progress: Progress = lambda line: None
+    corpus: Corpus,
+    config: RefreshConfig,
+    base: Path,
+    progress: Progress = lambda line: None,
+    rebuild: bool = False,
 ) -> RefreshResult:
     """Take what is new in the sources into the corpus.
 
@@ -74,39 +85,54 @@ def refresh(
         config: validated configuration.
         base: input files below this folder are recorded by their path relative to it (the workspace).
         progress: told what is going on, one short line at a time.
+        rebuild: make the next version from the sources alone, as if it were the first: all their files are read,
+            documents are compared with each other only, and the version replaces what the tables hold. Documents
+            of files that the sources no longer name are not in it; earlier versions stay readable.
 
     Raises:
         InputError: nothing to read, signatures of another scheme, or a source that would lose too much.
     """
     config.validate()
     config = with_model(config, corpus.root)
+    # Before any work: a set that protects nothing is an error.
+    config = replace(config, decontamination=protected(config.decontamination, base / "evaluation"))
     latest = corpus.prepare()
-    if latest is not None and latest["signature_scheme"] != config.dedup.scheme:
+    # What new files and documents are held against.
+    known_version = None if rebuild else latest
+    if known_version is not None and known_version["signature_scheme"] != config.dedup.scheme:
         raise InputError(
-            f"dedup: the corpus was built with signatures '{latest['signature_scheme']}', this configuration "
-            f"makes '{config.dedup.scheme}'; use the old settings or a new workspace"
+            f"dedup: the corpus was built with signatures '{known_version['signature_scheme']}', this configuration "
+            f"makes '{config.dedup.scheme}'; use the old settings, --rebuild, or a new workspace"
         )
-    found = find_inputs(corpus, config, base, latest, progress)
+    found = find_inputs(corpus, config, base, known_version, progress)
     inputs = [file for file, is_known in found if not is_known]
     known = len(found) - len(inputs)
     if not inputs:
-        if latest is None:
+        if known_version is None:
             raise InputError("sources: there is nothing to read; name at least one source with files in it")
-        return RefreshResult(latest, 0, known, [], changed=False)
+        return RefreshResult(known_version, 0, known, [], changed=False)
+    version = (latest["version"] if latest else 0) + 1
     staging = corpus.root / ".staging"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
         read = stage_files(inputs, config, staging, progress)
-        removals = _find_duplicates(corpus, config, latest, staging, progress)
-        _guard_losses(config, staging, removals)
+        paths = staged_files(staging)
+        remove_boilerplate(paths, config, sum(path.stat().st_size for path in paths) // BYTES_A_PARTITION)
+        progress("finding duplicates")
+        members = _members(corpus, config, known_version, staging)
+        removals = _find_duplicates(corpus, config, members, version, staging)
         progress("writing tables")
         pairs = evidence.least_similar(removals)
-        files, counts = _write_tables(corpus, latest, staging, removals, pairs)
-        version_row = _version_row(config, latest, inputs, counts)
-        examples = evidence.gather(staged_files(staging), pairs, corpus, latest)
-        evidence.save(examples, corpus.evidence(version_row["version"]))
-        row = corpus.commit(files, _input_rows(inputs, config, read, counts, latest), version_row)
+        files, counts = _write_tables(corpus, version, staging, removals, pairs)
+        examples = evidence.gather(staged_files(staging), pairs, members, corpus, known_version)
+        evidence.save(examples, corpus.evidence(version))
+        row = corpus.commit(
+            files,
+            _input_rows(inputs, config, read, counts, version),
+            _version_row(config, version, inputs, counts),
+            replace=rebuild,
+        )
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     damaged = [(inputs[index].name, error) for index, (_, error) in sorted(read.items()) if error]
@@ -151,80 +177,34 @@ def find_inputs(
 # ------------------------------------------------------------------------------------------- deduplication
 
 
-def _load(units: pa.Table, columns: list[str], alive_only: bool, ranks: dict[str, int]) -> pa.Table:
-    """Rows of Parquet files, `key` and `source_rank` added; runs in a Ray task."""
-    tables = []
-    for path in units["path"].to_pylist():
-        names = pq.read_schema(path).names
-        wanted = [name for name in (*columns, "source", "row_id", "reason") if name in names]
-        table = pq.read_table(path, columns=wanted, partitioning=None)
-        if alive_only:
-            table = table.filter(pc.is_null(table["reason"]))
-        rank = [ranks.get(source, len(ranks)) for source in table["source"].to_pylist()]
-        table = schema.replace_column(table, "source_rank", pa.array(rank, pa.int64()))
-        if "row_id" in names:
-            table = schema.replace_column(table, "key", table["row_id"])
-        tables.append(table.select(columns))
-    return pa.concat_tables(tables)
-
-
-def _load_files(
-    paths: Sequence[str], columns: list[str], alive_only: bool, ranks: dict[str, int]
-) -> ray.data.Dataset:
-    units = [pa.table({"path": [path]}) for path in paths]
-    return map_tables(from_tables(units), _load, columns=columns, alive_only=alive_only, ranks=ranks)
+def _members(corpus: Corpus, config: RefreshConfig, known: dict[str, Any] | None, staging: Path) -> Members:
+    """The staged documents, and those of the version that they are held against."""
+    return members_of(
+        staged_files(staging),
+        corpus.files("signatures", known) if known else [],
+        corpus.files("documents", known) if known else [],
+        {source.name: index for index, source in enumerate(config.sources)},
+    )
 
 
 def _find_duplicates(
-    corpus: Corpus, config: RefreshConfig, latest: dict[str, Any] | None, staging: Path, progress: Progress
+    corpus: Corpus, config: RefreshConfig, members: Members, version: int, staging: Path
 ) -> pa.Table:
-    progress("finding duplicates")
-    ranks = {source.name: index for index, source in enumerate(config.sources)}
-    paths = [str(path) for path in staged_files(staging)]
-    columns = list(dict.fromkeys(dedup.MEMBER_COLUMNS + dedup.TEXT_COLUMNS))
-    stored = corpus.read("signatures", latest, ["doc_id", "text_hash", "signature"]).sort_by("doc_id")
-    stored_files = corpus.files("documents", latest) if latest is not None else []
-    stored_columns = [name for name in dedup.TEXT_COLUMNS if name != "key"]
-    members = dedup.Members(
-        new=_load_files(paths, columns, True, ranks),
-        stored=stored,
-        stored_texts=_load_files(stored_files, stored_columns, False, ranks) if stored_files else None,
-    )
-    rows = stored.num_rows + sum(pq.read_metadata(path).num_rows for path in paths)
-    return dedup.find_duplicates(members, config.dedup, num_partitions=rows // ROWS_A_PARTITION)
-
-
-def _guard_losses(config: RefreshConfig, staging: Path, removals: pa.Table) -> None:
-    """Stop when near-duplicate removal takes more of a source than is believable."""
-    near = np.sort(removals.filter(pc.equal(removals["stage"], dedup.NEAR))["row_id"].to_numpy())
-    totals: dict[str, int] = {}
-    lost: dict[str, int] = {}
-    for path in staged_files(staging):
-        table = pq.read_table(path, columns=["row_id", "source", "reason"])
-        table = table.filter(pc.is_null(table["reason"]))
-        gone = np.isin(table["row_id"].to_numpy(), near)
-        for source, is_gone in zip(table["source"].to_pylist(), gone, strict=True):
-            totals[source] = totals.get(source, 0) + 1
-            lost[source] = lost.get(source, 0) + int(is_gone)
-    for source, total in sorted(totals.items()):
-        share = lost[source] / total
-        # A handful of documents proves nothing about a source.
-        if total >= 10 and share > config.dedup.max_source_loss:
-            raise InputError(
-                f"dedup.max_source_loss: source {source} would lose {lost[source]} of {total} documents "
-                f"({share:.0%}) as near-duplicates, more than {config.dedup.max_source_loss:.0%}; nothing was "
-                "committed; look at the inputs, raise dedup.threshold or dedup.max_source_loss"
-            )
+    """Removals among the staged documents; the figures go to `dedup_report`."""
+    found = find_duplicates(members, config.dedup, members.num_new // ROWS_A_PARTITION)
+    guard_losses(config, staging, found.removals, members)
+    # Before the commit: a version that is real has it; one that never was is overwritten by the next try.
+    write_json(corpus.dedup_report(version), {"version": version, **describe(found, members, config.dedup)})
+    return found.removals
 
 
 # --------------------------------------------------------------------------------------------- tables, commit
 
 
 def _write_tables(
-    corpus: Corpus, latest: dict[str, Any] | None, staging: Path, removals: pa.Table, pairs: pa.Table
+    corpus: Corpus, version: int, staging: Path, removals: pa.Table, pairs: pa.Table
 ) -> tuple[list[DataFile], FileCounts]:
     """Write the version's files; return them and what became of each file's documents."""
-    version = (latest["version"] if latest else 0) + 1
     attempt = uuid.uuid4().hex[:12]
     units = [
         pa.table({"path": [str(path)], "name": [f"part-v{version:06d}-{attempt}-{path.stem}.parquet"]})
@@ -310,7 +290,7 @@ def _input_rows(
     config: RefreshConfig,
     read: dict[int, tuple[int, str]],
     counts: FileCounts,
-    latest: dict[str, Any] | None,
+    version: int,
 ) -> pa.Table:
     rows = []
     for index, file in enumerate(inputs):
@@ -329,7 +309,7 @@ def _input_rows(
                 "num_documents": num_documents,
                 "num_kept": kept,
                 "num_removed": removed,
-                "version": (latest["version"] if latest else 0) + 1,
+                "version": version,
             }
         )
     return pa.Table.from_pylist(rows, schema=schema.INPUTS)
@@ -337,14 +317,14 @@ def _input_rows(
 
 def _version_row(
     config: RefreshConfig,
-    latest: dict[str, Any] | None,
+    version: int,
     inputs: Sequence[InputFile],
     counts: FileCounts,
 ) -> dict[str, Any]:
     kept = sum(pair[0] for pair in counts.values())
     removed = sum(pair[1] for pair in counts.values())
     return {
-        "version": (latest["version"] if latest else 0) + 1,
+        "version": version,
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "config_hash": config.config_hash,
         "config": canonical_json(config.content()).decode(),

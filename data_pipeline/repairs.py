@@ -43,7 +43,8 @@ def repairs(text: str) -> Iterator[Repair]:
         after, steps = ftfy.fix_and_explain(line, settings)
         if after != line:
             taken = tuple((step.action, str(step.parameter)) for step in steps or ())
-            yield Repair(storable(line.rstrip("\n")), storable(after.rstrip("\n")), taken)
+            end = "\n" if line.endswith("\n") else ""
+            yield Repair(storable(line.removesuffix(end)), storable(after.removesuffix(end)), taken)
 
 
 def before_repairs(before: Sequence[str], after: Sequence[str]) -> list[str | None]:

@@ -37,7 +37,8 @@ DOCUMENTS = pa.schema(
 )
 
 # Contract: corpus/removed; `value` and `threshold` say by how much a rule was missed. What was measured before a
-# document was removed stands beside them, null where it came to no text or the step was not reached.
+# document was removed stands beside them, null where it came to no text or the step was not reached. A new column goes
+# to the end, where a table that is there gets it, too.
 REMOVED = pa.schema(
     [
         ("doc_id", S),
@@ -51,11 +52,12 @@ REMOVED = pa.schema(
         ("value", F64),
         ("threshold", F64),
         ("text_sample", S),
+        ("version", I64),
         ("num_chars", I64),
         ("num_words", I64),
         ("lang", S),
         ("lang_score", F64),
-        ("version", I64),
+        ("quality_score", F64),
     ]
 )
 

@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 import ray
 import xxhash
 
-from data_pipeline import clean, extract, filters, language, minhash, schema
-from data_pipeline.config import RefreshConfig, SourceConfig, Treatment
-from data_pipeline.engine import run_tasks
+from data_pipeline import clean, decontaminate, extract, filters, language, minhash, schema
+from data_pipeline.config import DedupConfig, RefreshConfig, SourceConfig, Treatment
+from data_pipeline.engine import from_tables, map_tables, stream
 from data_pipeline.quality import scoring
 from data_pipeline.repairs import before_repairs
 from data_pipeline.sources import WHOLE, Record, Span, as_path, read_records, split_file
+from data_pipeline.text_hash import text_hashes
+from data_pipeline.words import count_words
 
 Progress = Callable[[str], None]
 BATCH_ROWS, BATCH_CHARS = 512, 16 << 20
@@ -79,7 +81,8 @@ def stage_files(
     units = plan_units(inputs, config)
     read: dict[int, tuple[int, str]] = {}
     documents = 0
-    for row in run_tasks(_stage_unit, units, config=config, staging=str(staging)):
+    staged = map_tables(from_tables(units), _stage_unit, config=config, staging=str(staging))
+    for row in stream(staged):
         count, error = read.get(row["file"], (0, ""))
         read[row["file"]] = (count + row["num_documents"], error or row["error"])
         documents += row["num_documents"]
@@ -98,8 +101,10 @@ def plan_units(inputs: Sequence[InputFile], config: RefreshConfig) -> list[pa.Ta
     unit_bytes = max(1, min(config.unit_bytes, share))
     # To find the places where a file can be entered, it may have to be read: that is work for tasks as well.
     whole = _units([(index, file, WHOLE) for index, file in enumerate(inputs)], max(1, share))
-    options = {"config": config, "span_bytes": max(unit_bytes, MIN_SPAN_BYTES)}
-    spans = sorted(run_tasks(_split_unit, whole, **options), key=lambda row: (row["file"], row["start"]))
+    found = map_tables(
+        from_tables(whole), _split_unit, config=config, span_bytes=max(unit_bytes, MIN_SPAN_BYTES)
+    )
+    spans = sorted(stream(found), key=lambda row: (row["file"], row["start"]))
     pieces = [(row["file"], inputs[row["file"]], Span(row["start"], row["stop"])) for row in spans]
     return _units(pieces, unit_bytes)
 
@@ -206,9 +211,7 @@ def process(table: pa.Table, treatment: Treatment) -> pa.Table:
     for _, step in STEPS:
         alive, removed = step(alive, treatment)
         parts.append(removed)
-    alive = schema.replace_column(
-        alive, "signature", minhash.signatures(alive["text"].to_pylist(), treatment.dedup)
-    )
+    alive = schema.replace_column(alive, "signature", minhash.signatures(alive["text"], treatment.dedup))
     rows = [schema.conform(_identified(part), schema.STAGED) for part in (alive, *parts)]
     return pa.concat_tables(rows).sort_by("row_id")
 
@@ -241,6 +244,10 @@ def _score(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
     return scoring.score_documents(table, treatment.quality)
 
 
+def _decontaminate(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return decontaminate.decontaminate(table, treatment.decontamination)
+
+
 # What every document goes through between reading and signing, in this order; a refresh and an explanation both
 # walk it. A step that only changes rows ends in schema.keep_all.
 STEPS: tuple[tuple[str, Step], ...] = (
@@ -249,7 +256,15 @@ STEPS: tuple[tuple[str, Step], ...] = (
     (language.STAGE, _identify),
     (filters.STAGE, _filter),
     (scoring.STAGE, _score),
+    (decontaminate.STAGE, _decontaminate),
 )
+
+
+def sign(table: pa.Table, config: DedupConfig) -> pa.Table:
+    """The table with what follows from its texts: num_words, signature, doc_id, text_hash, num_chars."""
+    words = [count_words(text) for text in table["text"].to_pylist()]
+    table = schema.replace_column(table, "num_words", pa.array(words, pa.int64()))
+    return _identified(schema.replace_column(table, "signature", minhash.signatures(table["text"], config)))
 
 
 def _identified(table: pa.Table) -> pa.Table:
@@ -262,9 +277,7 @@ def _identified(table: pa.Table) -> pa.Table:
         )
     ]
     table = schema.replace_column(table, "doc_id", pa.array(doc_ids, pa.string()))
-    table = schema.replace_column(
-        table, "text_hash", pa.array([text_hash(text) for text in texts], pa.string())
-    )
+    table = schema.replace_column(table, "text_hash", pa.array(text_hashes(table["text"]), pa.string()))
     return schema.replace_column(table, "num_chars", pa.array([len(text) for text in texts], pa.int64()))
 
 
@@ -272,11 +285,6 @@ def doc_id(source: str, uri: str, text: str) -> str:
     """xxh3-128 hex of source, uri and text (lengths first, so that no two triples run together)."""
     parts = [part.encode("utf-8") for part in (source, uri, text)]
     return xxhash.xxh3_128_hexdigest(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
-
-
-def text_hash(text: str) -> str:
-    """xxh3-128 hex of the text, case-folded and with its spaces levelled: equal for exact copies."""
-    return xxhash.xxh3_128_hexdigest(" ".join(text.casefold().split()).encode("utf-8"))
 
 
 def staged_files(staging: Path) -> list[Path]:

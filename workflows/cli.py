@@ -17,7 +17,7 @@ import jsonargparse
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from data_pipeline.errors import InputError
+from data_pipeline.errors import InputError, find_error
 from gpt.config import ConfigError
 
 Options = TypeVar("Options")
@@ -94,19 +94,17 @@ def parse(
 
 
 def _spelled_out(argv: Sequence[str], options_class: type) -> list[str]:
-    """The arguments with --dry-run for --dry_run=true, and so for every yes-or-no option."""
-    switches = {
-        spelling: f"--{entry.name}=true"
-        for entry in fields(options_class)
-        if isinstance(entry.default, bool)
-        for spelling in (f"--{entry.name.replace('_', '-')}", f"--{entry.name}")
-    }
-    return [
-        switches[argument]
-        if argument in switches and (index + 1 == len(argv) or argv[index + 1].startswith("--"))
-        else argument
-        for index, argument in enumerate(argv)
-    ]
+    """The arguments as jsonargparse has them: --accept-loss is --accept_loss, --dry-run is --dry_run=true."""
+    names = {entry.name.replace("_", "-"): entry.name for entry in fields(options_class)}
+    switches = {entry.name for entry in fields(options_class) if isinstance(entry.default, bool)}
+    spelled = []
+    for index, argument in enumerate(argv):
+        option, equals, value = argument.partition("=")
+        name = names.get(option[2:], option[2:]) if option.startswith("--") else ""
+        if name in switches and not equals and (index + 1 == len(argv) or argv[index + 1].startswith("--")):
+            equals, value = "=", "true"
+        spelled.append(f"--{name}{equals}{value}" if name else argument)
+    return spelled
 
 
 def build_parser(options_class: type, name: str, description: str) -> ArgumentParser:
@@ -143,22 +141,9 @@ def _resolve_annotations(options_class: type) -> None:
 
 
 def user_message(error: BaseException) -> str | None:
-    """The line for the user where an error, or what it wraps, is the user's mistake; else None.
-
-    Ray hands over what a task or a training worker raised inside errors of its own.
-    """
-    pending: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while pending:
-        current = pending.pop()
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        if isinstance(current, InputError | ConfigError):
-            return " ".join(str(current).split())
-        pending += [current.__cause__, current.__context__, getattr(current, "cause", None)]
-        pending += list(getattr(current, "worker_failures", {}).values())
-    return None
+    """The line for the user where an error, or what it wraps, is the user's mistake; else None."""
+    found = find_error(error, InputError, ConfigError)
+    return None if found is None else " ".join(str(found).split())
 
 
 def _chosen_preset(argv: Sequence[str], default: str) -> str:

@@ -35,8 +35,8 @@ class Options:
 
 def main(options: Options) -> None:
     """Fetch what the frontier still holds; a second call goes on, or finds nothing to do."""
+    from data_pipeline.cluster import ray_session
     from data_pipeline.crawl import crawl
-    from workflows.cluster import ray_session
     from workflows.console import step
     from workflows.workspace import Workspace
 

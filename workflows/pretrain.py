@@ -75,7 +75,7 @@ def main(options: Options) -> None:
     """Train, or go on, or say that it is done."""
     options.validate()
 
-    from workflows.cluster import ray_session
+    from data_pipeline.cluster import ray_session
     from workflows.workspace import Workspace
 
     workspace = Workspace.open(options.workspace)

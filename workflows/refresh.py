@@ -48,6 +48,16 @@ class Options(RefreshConfig):
     dry_run: bool = False
     """List what would be read, with sizes and what is done already; read and write nothing (--dry-run will do)."""
 
+    rebuild: bool = False
+    """Make the next version from the sources alone, as if it were the first: read all their files again, compare documents with each other only (--rebuild will do)."""
+    explain: str = ""
+    """Say what each step does to one document and why, and do nothing else: FILE, FILE#URI for one record of it, the
+    uri or doc_id of a document of the corpus, or the URL of a page."""
+    explain_contact: str = ""
+    """Your e-mail address or web page, sent along when --explain fetches a page; needed for any host but this machine."""
+    explain_private: list[str] = field(default_factory=list)
+    """Hosts with private addresses that --explain may fetch a page from."""
+
     def pipeline(self) -> RefreshConfig:
         """The pipeline's own configuration, the short ways turned into sources."""
         sources = list(self.sources)
@@ -73,8 +83,15 @@ def main(options: Options) -> None:
     if options.dry_run:
         show_inputs(options.workspace, config)
         return
+    if options.explain:
+        from workflows.explain import show
 
-    from workflows.cluster import ray_session
+        show(options.explain, options.workspace, config, options.explain_contact, options.explain_private)
+        return
+
+    from data_pipeline.cluster import ray_session
+    from data_pipeline.dedup.bands import describe_bands
+    from workflows.console import say
     from workflows.workspace import Workspace
 
     workspace = Workspace.open(options.workspace)
@@ -86,7 +103,8 @@ def main(options: Options) -> None:
         show_model(model)
         return
     with ray_session(workspace.logs / "refresh.log"):
-        result = refresh_corpus(workspace, config)
+        say(describe_bands(config.dedup))
+        result = refresh_corpus(workspace, config, options.rebuild)
     if result.changed:
         show_funnel(workspace, result.version)
 
@@ -120,13 +138,13 @@ def show_inputs(location: str, config: RefreshConfig) -> None:
     )
 
 
-def refresh_corpus(workspace: Workspace, config: RefreshConfig) -> RefreshResult:
+def refresh_corpus(workspace: Workspace, config: RefreshConfig, rebuild: bool = False) -> RefreshResult:
     """Run the refresh under a running Ray; the version's report and MLflow run come with it."""
     from data_pipeline.refresh import refresh
     from workflows.console import step
 
     with step("refresh") as shown:
-        result = refresh(workspace.corpus, config, workspace.root, shown.update)
+        result = refresh(workspace.corpus, config, workspace.root, shown.update, rebuild)
         row = result.version
         if result.changed:
             shown.summary = (

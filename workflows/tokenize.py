@@ -42,7 +42,7 @@ def main(options: Options) -> None:
     """Tokenise one corpus version."""
     options.validate()
 
-    from workflows.cluster import ray_session
+    from data_pipeline.cluster import ray_session
     from workflows.workspace import Workspace
 
     workspace = Workspace.open(options.workspace)

@@ -1,9 +1,10 @@
-"""The bytes of a book become text: what it states, what its bytes are, and which of two Chinese encodings fits."""
+"""The bytes of a book become text: what it states, what its bytes are, and which East Asian encoding fits."""
 
 from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import charset_normalizer
@@ -22,6 +23,19 @@ WESTERN = frozenset(("ascii", "iso8859-1"))
 # From fewer bytes that are no ASCII a guess is worth nothing.
 FEWEST_TO_GUESS = 256
 CHINESE = ("gb18030", "big5hkscs")
+JAPANESE = ("euc_jp", "cp932")
+# Looked at before Chinese: Korean syllables read as GB 18030 are common characters, too.
+NOT_CHINESE = ("cp949", *JAPANESE)
+# In fewer bytes than this, Chinese characters may happen to be Korean syllables.
+FEWEST_TO_TELL = 80
+# What files that state the one may really be in.
+WIDER = {
+    "euc_kr": ("cp949",),
+    "shift_jis": ("cp932",),
+    "gb2312": ("gb18030",),
+    "gbk": ("gb18030",),
+    "big5": ("big5hkscs",),
+}
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -35,8 +49,8 @@ def decode(raw: bytes) -> str | None:
     """Text of a book file, or None for bytes that are no text.
 
     A byte order mark decides; then UTF-8, even with a few broken bytes, which become U+FFFD; then what the first
-    lines state, where that decodes; then the Chinese encoding in which the text is made of common characters;
-    then a guess by charset_normalizer for other texts of many high bytes; then Western.
+    lines state, where that decodes; then the Korean, Japanese or Chinese encoding in which the text is made of common
+    characters; then a guess by charset_normalizer for other texts of many high bytes; then Western.
     """
     for mark, encoding in BOMS:
         if raw.startswith(mark):
@@ -84,15 +98,21 @@ def _candidates(sample: bytes) -> list[str]:
     western = ["cp1252", "latin-1"]
     high = sum(byte >= 0x80 for byte in sample) / max(1, len(sample))
     if stated and stated not in WESTERN:
-        # A Chinese statement may name the other Chinese encoding.
+        # A Chinese statement may name the other Chinese encoding; others may mean what Windows made of them.
+        is_chinese = stated in (*CHINESE, "gbk", "gb2312", "big5")
         return [
-            *((_chinese(sample),) if stated in (*CHINESE, "gbk", "gb2312", "big5") else ()),
+            *((_likeliest(sample, CHINESE),) if is_chinese else ()),
             stated,
+            *WIDER.get(stated, ()),
             *western,
         ]
     if high <= 0.25:
         return western
-    best = _chinese(sample)
+    if high * len(sample) >= FEWEST_TO_TELL:
+        for encoding in NOT_CHINESE:
+            if common_ratio(sample, encoding) >= 0.85:
+                return [encoding, *western]
+    best = _likeliest(sample, CHINESE)
     if common_ratio(sample, best) >= 0.85:
         return [best, *western]
     if high * len(sample) < FEWEST_TO_GUESS:
@@ -101,22 +121,37 @@ def _candidates(sample: bytes) -> list[str]:
     return [*((guess.encoding,) if guess else ()), *western]
 
 
-def _chinese(sample: bytes) -> str:
-    return max(CHINESE, key=lambda encoding: common_ratio(sample, encoding))
+def _likeliest(sample: bytes, encodings: Sequence[str]) -> str:
+    return max(encodings, key=lambda encoding: common_ratio(sample, encoding))
 
 
 def common_ratio(sample: bytes, encoding: str) -> float:
-    """The share of common characters in what is no ASCII, once decoded; read in the wrong encoding, few are."""
+    """The share of common characters in what is no ASCII, once decoded; read in the wrong encoding, few are.
+
+    Japanese without its syllables is none: they tell it from Chinese.
+    """
     text = [char for char in sample.decode(encoding, "replace") if char >= "\x80"]
-    common = _common_characters()
+    if encoding in JAPANESE and sum("\u3041" <= char <= "\u30fe" for char in text) < 0.15 * len(text):
+        return 0.0
+    common = _common_characters(encoding)
     return sum(char in common for char in text) / max(1, len(text))
 
 
+def _rows(encoding: str, leads: Iterable[int], trails: Iterable[int] = range(0xA1, 0xFF)) -> str:
+    """The characters of some rows of a standard of two bytes."""
+    trails = list(trails)
+    return "".join(bytes((lead, trail)).decode(encoding, "ignore") for lead in leads for trail in trails)
+
+
 @cache
-def _common_characters() -> frozenset[str]:
-    """The common halves of the two standards (GB 2312 level 1, Big5 level 1) and their punctuation."""
-    rows = [
-        *(bytes((lead, trail)).decode("gb2312", "ignore") for lead in (0xA1, 0xA3, *range(0xB0, 0xD8)) for trail in range(0xA1, 0xFF)),
-        *(bytes((lead, trail)).decode("big5", "ignore") for lead in (0xA1, *range(0xA4, 0xC7)) for trail in range(0x40, 0xFF)),
-    ]  # fmt: skip
-    return frozenset("".join(rows)) - frozenset("\ufffd")
+def _common_characters(encoding: str) -> frozenset[str]:
+    """Punctuation, syllables and the common half of the characters of the language that an encoding is for."""
+    if encoding in CHINESE:  # GB 2312 level 1 and Big5 level 1
+        rows = _rows("gb2312", (0xA1, 0xA3, *range(0xB0, 0xD8))) + _rows(
+            "big5", (0xA1, *range(0xA4, 0xC7)), range(0x40, 0xFF)
+        )
+    elif encoding in JAPANESE:  # kana, and JIS X 0208 level 1
+        rows = _rows("euc_jp", (0xA1, 0xA3, 0xA4, 0xA5, *range(0xB0, 0xD0)))
+    else:  # the syllables of KS X 1001
+        rows = _rows("euc_kr", (0xA1, 0xA3, *range(0xB0, 0xC9)))
+    return frozenset(rows) - frozenset("\ufffd")

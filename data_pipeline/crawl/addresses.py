@@ -48,8 +48,8 @@ def targets(host: str, port: int, config: CrawlConfig) -> list[tuple[str, int]]:
         RefusedAddress: one of its addresses is private, and the user did not name the host.
         OSError, UnicodeError: the name cannot be resolved.
     """
-    if host in config.connect_to:
-        given = urlsplit(f"//{config.connect_to[host]}")
+    if place := config.place_to_connect(host, port):
+        given = urlsplit(f"//{place}")
         return [(given.hostname or "", given.port or port)]
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(info[4][0]) for info in found))

@@ -80,6 +80,9 @@ class Fetcher:
             max_connections=None,
             max_keepalive_connections=config.hosts_at_once,
             keepalive_expiry=15.0,
+            # The trusted certificates of the system (or of SSL_CERT_FILE) and of certifi; read once, not for each
+            # connection, which takes longer than the connection.
+            ssl_context=httpcore.default_ssl_context(),
             network_backend=_CheckedBackend(config, self._clock),
         )
 
@@ -122,6 +125,9 @@ class Fetcher:
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
             if self._clock.is_over():
                 raise FetchError("failed_page_timeout", transient=False) from error
+            # The pool raises "from None": the true cause is but the context.
+            if isinstance(error, httpcore.ConnectError) and isinstance(error.__context__, ssl.SSLError):
+                raise _tls_failure(error.__context__) from error
             raise FetchError(f"failed_{type(error).__name__}", transient=True) from error
         return Answer(response.status, reason, found, body, address, asked, time.monotonic() - began, cut)
 
@@ -147,6 +153,13 @@ class Fetcher:
     def close(self) -> None:
         """Close the connections."""
         self._pool.close()
+
+
+def _tls_failure(error: ssl.SSLError) -> FetchError:
+    """What a failed handshake counts as; a certificate that is not trusted now will not be in a second."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return FetchError("failed_certificate", transient=False)
+    return FetchError("failed_tls", transient=True)
 
 
 class _Clock(threading.local):

@@ -30,11 +30,13 @@ class Rules:
         parsed: None where nothing may be fetched, since the server fails.
         delay: seconds between two requests.
         sitemaps: as the file names them.
+        failure: how the pages are counted where nothing may be fetched.
     """
 
     parsed: Protego | None
     delay: float = 0.0
     sitemaps: tuple[str, ...] = ()
+    failure: str = "robots_unreachable"
     asked_at: float = field(default_factory=time.monotonic)
 
     def allows(self, url: str) -> bool:

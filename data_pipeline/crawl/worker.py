@@ -95,7 +95,7 @@ class Worker:
             if rules.delay <= self._config.max_crawl_delay:
                 state.delay = max(state.delay, rules.delay)
         if rules.parsed is None:
-            return Visit(entry.url, "robots_unreachable")
+            return Visit(entry.url, rules.failure)
         if not rules.allows(entry.url):
             return Visit(entry.url, "robots")
         if rules.delay > self._config.max_crawl_delay:
@@ -129,8 +129,9 @@ class Worker:
                 self._robots_tries.pop(origin, None)
                 return parse_rules(answer)
             wait = max(wait, _retry_after(answer))
-        except FetchError:
-            pass
+        except FetchError as error:
+            if error.outcome == "failed_certificate":
+                return Rules(None, failure=error.outcome)
         if tries >= self._config.retries:
             self._robots_tries.pop(origin, None)
             return Rules(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 
 from data_pipeline.config import BlockConfig
@@ -27,11 +28,17 @@ def filter_documents(
     Returns:
         (rows kept, rows removed, each with the first rule it fails, what was measured and the bound).
     """
+    statistics = statistics_of(table, options, block)
+    table = replace_column(table, "num_words", pa.array(statistics["num_words"]))
+    return split(table, STAGE, judge(statistics, options))
+
+
+def statistics_of(table: pa.Table, options: FilterOptions, block: BlockConfig | None = None) -> np.ndarray:
+    """What the rules measure by, one record of STATISTICS a row; arguments as for `filter_documents`."""
     blocked = read_blocked(block or BlockConfig())
     names = table.column_names
     languages = table["lang"].to_pylist() if "lang" in names else [""] * table.num_rows
     statistics = measure(table["text"], languages, options, blocked)
     if len(blocked.addresses) and "uri" in names:
         statistics["is_blocked_url"] = are_blocked(table["uri"].to_pylist(), blocked)
-    table = replace_column(table, "num_words", pa.array(statistics["num_words"]))
-    return split(table, STAGE, judge(statistics, options))
+    return statistics

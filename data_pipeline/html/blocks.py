@@ -174,7 +174,7 @@ def _without_code(html: str) -> str:
 
 def _without_asides(html: str) -> str:
     """The page with nothing between the tags of asides; those that hold another of their kind are left alone."""
-    pieces = []
+    pieces: list[str] = []
     position = 0
     ends: dict[str, int] = {}  # the next end tag of each kind; -1 where there is no more
     for found in islice(ASIDES.finditer(html), MAX_CUTS):

@@ -47,14 +47,15 @@ def train(
     """
     training.validate()
     folder = model_folder(corpus.root, training.name)
+    latest = corpus.latest()
     with locked(folder.with_name(f".{training.name}.lock"), f"train_quality.name: {training.name}"):
-        settings = {**training.content(), "read": _what_is_read(corpus, config, training)}
+        settings = {**training.content(), "read": _what_is_read(corpus, latest, config, training)}
         if (folder / METADATA_NAME).exists():
             _refuse_other(folder, read_metadata(folder)["settings"], settings)
         staging = folder.with_name(f".staging-{training.name}")
         shutil.rmtree(staging, ignore_errors=True)
         try:
-            places = _places(corpus, config, training, staging, progress)
+            places = _places(corpus, latest, config, training, staging, progress)
             progress("reading the examples")
             examples = read_examples(places, training.max_documents, training.held_out, training.log2_buckets)
         finally:
@@ -80,10 +81,11 @@ def _refuse_other(folder: Path, known: dict[str, Any], wanted: dict[str, Any]) -
             )
 
 
-def _what_is_read(corpus: Corpus, config: RefreshConfig, training: QualityTraining) -> dict[str, str]:
+def _what_is_read(
+    corpus: Corpus, latest: dict[str, Any] | None, config: RefreshConfig, training: QualityTraining
+) -> dict[str, str]:
     """{source: "files" or "corpus version N"}."""
     named = {source.name for source in config.sources}
-    latest = corpus.latest()
     stored = set(corpus.read("documents", latest, ["source"])["source"].unique().to_pylist())
     read = {}
     for option, sources in (("good", training.good_sources), ("bad", training.bad_sources)):
@@ -99,7 +101,12 @@ def _what_is_read(corpus: Corpus, config: RefreshConfig, training: QualityTraini
 
 
 def _places(
-    corpus: Corpus, config: RefreshConfig, training: QualityTraining, staging: Path, progress: Progress
+    corpus: Corpus,
+    latest: dict[str, Any] | None,
+    config: RefreshConfig,
+    training: QualityTraining,
+    staging: Path,
+    progress: Progress,
 ) -> list[Place]:
     """The Parquet files with the examples: staged now from the sources of this call, and the corpus's."""
     sides = dict.fromkeys(training.good_sources, True) | dict.fromkeys(training.bad_sources, False)
@@ -115,8 +122,8 @@ def _places(
         # Nothing is scored here: the model that would do so may be the one that this replaces.
         stage_files(inputs, dataclasses.replace(config, quality=QualityConfig()), staging, progress)
         places += [(str(path), sides) for path in staged_files(staging)]
-    stored = {name: side for name, side in sides.items() if name not in {s.name for s in config.sources}}
-    latest = corpus.latest()
+    named = {source.name for source in config.sources}
+    stored = {name: is_good for name, is_good in sides.items() if name not in named}
     if stored and latest is not None:
         places += [(path, stored) for path in corpus.files("documents", latest)]
     return places

@@ -26,9 +26,10 @@ from data_pipeline.atomic import write_text
 from data_pipeline.corpus import Corpus
 from data_pipeline.differences import MAX_CHARS
 from data_pipeline.report import sections
+from data_pipeline.report.charts import class_of
 from data_pipeline.report.measures import measure
 from data_pipeline.report.odd import Funnel, warnings
-from data_pipeline.report.wording import class_of, short_number, visible
+from data_pipeline.wording import short_number, visible
 
 COLOURS = {
     "kept": "#2a9d61",
@@ -37,7 +38,7 @@ COLOURS = {
     "language": "#7b6fd0",
     "filter": "#d06a4c",
     "quality": "#b8457a",
-    "quality": "#b8457a",
+    "decontaminate": "#8a5a2b",
     "exact_dedup": "#4c8fd0",
     "near_dedup": "#2f5f9a",
 }

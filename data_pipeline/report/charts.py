@@ -6,6 +6,7 @@ of about 360, the width of a phone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -13,11 +14,16 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 import numpy as np
 from markupsafe import Markup
 
-from data_pipeline.report.wording import visible
+from data_pipeline.wording import visible
 
 WIDTH, HEIGHT, BASE, TOP = 360, 132, 108, 16
 LEFT, RIGHT = 4, 356
 TITLE_CHARS = 400
+
+
+def class_of(step: str) -> str:
+    """The class that gives a step its colour."""
+    return "s-" + re.sub("[^a-z0-9_]", "", step)
 
 
 def _drawing(width: float, height: float, title: str, kind: str) -> Element:

@@ -203,7 +203,9 @@ def _score_bins(scores: np.ndarray) -> np.ndarray:
 def _count_domains(
     rows: pa.Table, shown: Mapping[str, str], places: Collection[str], side: int, found: Measures
 ) -> None:
-    rows = rows.select(["source", "uri"]).filter(pc.is_in(rows["source"], pa.array(sorted(places))))
+    rows = rows.select(["source", "uri"]).filter(
+        pc.is_in(rows["source"], pa.array(sorted(places), pa.string()))
+    )
     hosts = pc.struct_field(pc.extract_regex(pc.utf8_lower(rows["uri"]), HOST), "host")
     groups = pa.table({"source": rows["source"], "host": hosts}).group_by(["source", "host"])
     for row in groups.aggregate([([], "count_all")]).to_pylist():

@@ -16,10 +16,11 @@ from data_pipeline.differences import marked
 from data_pipeline.errors import InputError
 from data_pipeline.evidence import Evidence
 from data_pipeline.report import charts
+from data_pipeline.report.charts import class_of
 from data_pipeline.report.measures import BINS_A_DECADE, KEPT, SCORES, Measures
 from data_pipeline.report.odd import Funnel
-from data_pipeline.report.wording import class_of, short_number
 from data_pipeline.shards import MANIFEST_NAME, Manifest
+from data_pipeline.wording import short_number
 
 # Full to these bounds with the longest of texts, the page stays below 5 MB.
 MAX_SOURCES, MAX_REASONS, SOURCES_A_REASON, MAX_LANGUAGES, MAX_DOMAINS = 24, 40, 8, 8, 20

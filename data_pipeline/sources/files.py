@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import io
 import json
-import lzma
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +15,7 @@ import pyarrow.parquet as pq
 from data_pipeline.books.encoding import decode
 from data_pipeline.config import SourceConfig
 from data_pipeline.sources import WHOLE, Record, Span, open_file, spans_between
+from data_pipeline.sources.packed import codec_of, entered, member_starts
 
 # A JSON array has to be read as a whole; beyond this it should be JSON lines.
 MAX_ARRAY_BYTES = 1 << 30
@@ -30,7 +28,8 @@ def read(path: Path, source: SourceConfig, span: Span = WHOLE) -> Iterator[Recor
     """Records of one span of a file, by its ending.
 
     A row without a uri of its own gets the file's name and its place: the number of the row in Parquet, Arrow and
-    CSV, the byte where its line begins (unpacked) in JSON lines.
+    CSV, the byte where its line begins in JSON lines. In packed ones that byte is told from the begin of the gzip
+    member, bz2 stream or zstd frame it is in, behind the offset of that.
     """
     name = path.name.lower()
     with open_file(path) as file:
@@ -39,7 +38,7 @@ def read(path: Path, source: SourceConfig, span: Span = WHOLE) -> Iterator[Recor
         elif name.endswith((".arrow", ".feather")):
             yield from _rows(path.name, source, _arrow_batches(file))
         elif any(ending in name for ending in (".jsonl", ".ndjson", ".json")):
-            yield from _json(_unpacked(file, name), path.name, source, span)
+            yield from _json(file, path.name, source, span)
         elif any(ending in name for ending in (".csv", ".tsv")):
             yield from _csv(_unpacked(file, name), path.name, source)
         else:
@@ -48,7 +47,7 @@ def read(path: Path, source: SourceConfig, span: Span = WHOLE) -> Iterator[Recor
 
 
 def split(path: Path, span_bytes: int) -> list[Span]:
-    """Spans of JSON lines, which may be entered at any line, and of Parquet, at any row group."""
+    """Spans of Parquet, entered at a row group, and of JSON lines, at any byte or, packed, where a member begins."""
     name = path.name.lower()
     if name.endswith(".parquet"):
         with open_file(path) as file:
@@ -61,53 +60,76 @@ def split(path: Path, span_bytes: int) -> list[Span]:
             if offset >= (cuts[-1] if cuts else 0) + span_bytes:
                 cuts.append(offset)
         return spans_between(cuts)
-    if name.endswith((".jsonl", ".ndjson")):
-        return spans_between(range(span_bytes, path.stat().st_size, span_bytes))
-    return [WHOLE]
+    codec = codec_of(name)
+    if not name.removesuffix(codec).endswith((".jsonl", ".ndjson")) or codec == ".xz":
+        return [WHOLE]
+    with open_file(path) as file:
+        if _is_array(file, name):
+            return [WHOLE]
+        wanted = range(span_bytes, file.seek(0, io.SEEK_END), span_bytes)
+        return spans_between(list(member_starts(file, codec, wanted)) if codec else wanted)
 
 
 def _unpacked(file: BinaryIO, name: str) -> IO[bytes]:
-    if name.endswith(".gz"):
-        return cast(IO[bytes], gzip.GzipFile(fileobj=file))
-    if name.endswith(".bz2"):
-        return cast(IO[bytes], bz2.BZ2File(file))
-    if name.endswith(".xz"):
-        return cast(IO[bytes], lzma.LZMAFile(file))
-    if name.endswith(".zst"):
-        # Arrow's own streams know no lines.
-        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file), "zstd"))
-    return file
+    return entered(file, codec_of(name), WHOLE)[0]
 
 
-def _json(file: IO[bytes], name: str, source: SourceConfig, span: Span) -> Iterator[Record]:
-    if span == WHOLE:
-        buffered = cast(
-            io.BufferedReader, file if hasattr(file, "peek") else io.BufferedReader(cast(Any, file))
-        )
-        if buffered.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-            yield from _json_array(buffered.read(MAX_ARRAY_BYTES + 1), name, source)
+def _json(file: BinaryIO, name: str, source: SourceConfig, span: Span) -> Iterator[Record]:
+    if span == WHOLE and _is_array(file, name):
+        yield from _json_array(_unpacked(file, name).read(MAX_ARRAY_BYTES + 1), name, source)
+    else:
+        yield from _json_lines(file, name, source, span)
+
+
+def _is_array(file: BinaryIO, name: str) -> bool:
+    """Whether a JSON file is one array of rows instead of lines; the file is at its begin before and after."""
+    head = _unpacked(file, name).read(64)
+    file.seek(0)
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+
+
+def _json_lines(file: BinaryIO, name: str, source: SourceConfig, span: Span) -> Iterator[Record]:
+    """The rows of a span.
+
+    Where a span begins, one cannot see whether a line does, too. So each leaves its first line, or what of it lies
+    there, to the span before, and goes on to the end of the line that begins at its own end at the latest.
+    """
+    stream, where = entered(file, codec_of(name), span)
+    position = 0
+    if span.start:
+        _, position = _next_line(stream, position)
+    while not where.is_beyond(position):
+        begin = position
+        line, position = _next_line(stream, position)
+        if position == begin:
             return
-        file = buffered
-    yield from _json_lines(file, name, source, span)
+        offset, number = where.place(begin)
+        place = f"{name}@{offset}+{number}" if offset else f"{name}@{number}"
+        if line is None:
+            yield Record(place, reason="too_large")
+        elif line.strip():
+            yield _row(line, place, source)
 
 
-def _json_lines(file: IO[bytes], name: str, source: SourceConfig, span: Span) -> Iterator[Record]:
-    position = span.start
-    if position:
-        # The line that a cut falls into belongs to the span before; the byte before tells whether one begins here.
-        file.seek(position - 1)
-        position += len(file.readline(MAX_LINE_BYTES)) - 1
-    while (span.stop is None or position < span.stop) and (line := file.readline(MAX_LINE_BYTES)):
-        place = f"{name}@{position}"
-        position += len(line)
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            yield Record(place, reason="bad_json")
-            continue
-        yield _record(row if isinstance(row, dict) else {}, place, source)
+def _next_line(stream: IO[bytes], position: int) -> tuple[bytes | None, int]:
+    """(A line, or None where it is too long to be one that anybody wrote; the position behind it)."""
+    line = stream.readline(MAX_LINE_BYTES)
+    position += len(line)
+    if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
+        return line, position
+    while rest := stream.readline(1 << 20):
+        position += len(rest)
+        if rest.endswith(b"\n"):
+            break
+    return None, position
+
+
+def _row(line: bytes, place: str, source: SourceConfig) -> Record:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return Record(place, reason="bad_json")
+    return _record(row if isinstance(row, dict) else {}, place, source)
 
 
 def _json_array(content: bytes, name: str, source: SourceConfig) -> Iterator[Record]:

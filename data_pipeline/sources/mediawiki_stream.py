@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from data_pipeline.errors import InputError
 from data_pipeline.sources import Span, is_local, open_file
+from data_pipeline.sources.mediawiki_index import index_of, streams
 
 READ_BYTES = 1 << 18
 SEVEN_ZIP_TOOLS = ("7z", "7zz", "7za", "7zr")
@@ -24,6 +25,9 @@ SEVEN_ZIP_TOOLS = ("7z", "7zz", "7za", "7zr")
 BZ2_STREAM = re.compile(rb"BZh[1-9]1AY&SY")
 BZ2_STREAM_BYTES = 10
 PAGE_HEAD = re.compile(rb"\s*<page>")
+# A page states its title, its namespace and its number before anything else.
+PAGE_NUMBER = re.compile(rb"<id>([0-9]{1,18})</id>")
+HEAD_BYTES = 4096
 XML_ENCODING = re.compile(rb"""<\?xml[^>]{0,200}encoding=["']([A-Za-z][A-Za-z0-9._-]{0,40})["']""")
 # Streams looked at for one cut. In a multistream dump the first one will do; where none of these does, the file was
 # packed without regard to pages (pbzip2), and decompressing more heads would cost as much as reading it.
@@ -44,7 +48,7 @@ def cuts(path: Path, span_bytes: int) -> list[int]:
     """Byte offsets, ascending, at which a reader can enter the file; few or none where its packing allows none.
 
     Plain UTF-8 may be entered anywhere, a bz2 file where a stream begins with a page. The index beside a multistream
-    dump is not needed: finding a stream near an offset takes one read of about a stream, and is checked.
+    dump names those; where it is missing, damaged or another dump's, they are looked for.
 
     Raises:
         InputError: a 7z file on a machine without a 7z tool.
@@ -59,15 +63,42 @@ def cuts(path: Path, span_bytes: int) -> list[int]:
             return list(wanted) if _encoding(file.read(1024)) == "utf-8" else []
     if kind != "bz2":
         return []
-    found: list[int] = []
     with open_file(path) as file:
-        for offset in wanted:
-            if found and found[-1] >= offset:  # a stream longer than a span
-                continue
-            cut = _page_stream(file, offset)
-            if cut is None:
+        found = _cuts_of_index(path, file, wanted)
+        last = found[-1] if found else 0
+        return found + _searched_cuts(file, range(last + span_bytes, size, span_bytes))
+
+
+def _cuts_of_index(path: Path, file: IO[bytes], wanted: range) -> list[int]:
+    """What the dump's index has for the offsets wanted; nothing unless all of it is true of the dump."""
+    index = index_of(path)
+    if index is None:
+        return []
+    found: list[int] = []
+    following = 0
+    try:
+        for start, page_id in streams(index):
+            if following >= len(wanted):
                 break
-            found.append(cut)
+            if start >= wanted[following]:
+                if _first_page(file, start) != page_id:
+                    return []
+                found.append(start)
+                following = 1 + (start - wanted.start) // wanted.step
+    except (ValueError, OSError, EOFError):  # a guide to the dump, no part of it: nothing is lost without
+        return []
+    return found
+
+
+def _searched_cuts(file: IO[bytes], wanted: range) -> list[int]:
+    found: list[int] = []
+    for offset in wanted:
+        if found and found[-1] >= offset:  # a stream longer than a span
+            continue
+        cut = _page_stream(file, offset)
+        if cut is None:
+            break
+        found.append(cut)
     return found
 
 
@@ -80,7 +111,7 @@ def _page_stream(file: IO[bytes], offset: int) -> int | None:
         window += block
         for match in BZ2_STREAM.finditer(window):
             start = at + match.start()
-            if _begins_with_page(file, start):
+            if _first_page(file, start) is not None:
                 return start
             candidates += 1
             if candidates >= MAX_CANDIDATES:
@@ -92,19 +123,31 @@ def _page_stream(file: IO[bytes], offset: int) -> int | None:
     return None
 
 
-def _begins_with_page(file: IO[bytes], start: int) -> bool:
-    """Whether what is packed at `start` begins with a page: by chance, the mark's bytes occur within a stream."""
+def _first_page(file: IO[bytes], start: int) -> int | None:
+    """Number of the page that what is packed at `start` begins with: -1 where it states none, None for no page.
+
+    By chance, the bytes of a stream's mark occur within a stream, too.
+    """
+    head = _stream_head(file, start)
+    if not PAGE_HEAD.match(head):
+        return None
+    number = PAGE_NUMBER.search(head)
+    return int(number.group(1)) if number else -1
+
+
+def _stream_head(file: IO[bytes], start: int) -> bytes:
+    """The first bytes of a bz2 stream, unpacked; none where there is no stream."""
     decompressor = bz2.BZ2Decompressor()
     file.seek(start)
     head = b""
     try:
-        while len(head) < 64 and not decompressor.eof and (block := file.read(READ_BYTES)):
-            head += decompressor.decompress(block, 4096)
-            while not head and not decompressor.needs_input and not decompressor.eof:
-                head += decompressor.decompress(b"", 4096)
+        while len(head) < HEAD_BYTES and not decompressor.eof and (block := file.read(READ_BYTES)):
+            head += decompressor.decompress(block, HEAD_BYTES)
+            while len(head) < HEAD_BYTES and not decompressor.needs_input and not decompressor.eof:
+                head += decompressor.decompress(b"", HEAD_BYTES)
     except OSError:
-        return False
-    return bool(PAGE_HEAD.match(head))
+        return b""
+    return head
 
 
 @contextmanager

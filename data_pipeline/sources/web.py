@@ -12,12 +12,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import brotli
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+from warcio.archiveiterator import ArchiveIterator as ArcIterator
 from warcio.bufferedreaders import BufferedReader, ChunkedDataReader
+from warcio.exceptions import ArchiveLoadFailed
+from warcio.recordloader import ArcWarcRecord
 
 from data_pipeline.sources import WHOLE, Record, Span, open_file, spans_between
 
@@ -25,6 +28,10 @@ MAX_PAGE_BYTES = 8 << 20
 # A body as it was sent; with its encodings taken off, none that is cut here fits in a page.
 MAX_RAW_BYTES = 4 * MAX_PAGE_BYTES
 GZIP_MAGIC = b"\x1f\x8b"
+# Of a skippable zstd frame that holds the dictionary of those behind it.
+ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"
+MEMBER_MAGICS = (b"WARC/", GZIP_MAGIC, b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
+WARC_MAGICS = (*MEMBER_MAGICS, ZSTD_DICTIONARY)
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 WACZ_MEMBER = re.compile(r"archive/[^/]+\.warc(?:\.gz)?")
 CAPTURES = (
@@ -40,48 +47,86 @@ def read(path: Path, span: Span = WHOLE) -> Iterator[Record]:
             yield page_record(path.name, file.read(MAX_PAGE_BYTES + 1), "text/html", "")
     elif name.endswith(".wacz"):
         yield from _read_wacz(path)
-    elif ".arc" in name and ".warc" not in name:
-        yield from _read_arc(path)
+    elif _is_arc(name):
+        with open_file(path) as file:
+            yield from _read_arc(file, span)
     else:
         with open_file(path) as file:
             yield from _read_warc(file, span)
 
 
 def split(path: Path, span_bytes: int) -> list[Span]:
-    """Spans of a WARC file that can be entered midway: plain, or gzip by record.
+    """Spans of an archive that can be entered midway: plain, or packed by record (WARC: gzip, zstd, lz4; ARC: gzip).
 
     The archive is read through once for the places of its records, which costs a few percent of extraction; looking
     for the marks of a record instead would find those of archives within the archive.
     """
     with open_file(path) as file:
         magic = file.read(5)
-        if magic != b"WARC/" and not magic.startswith(GZIP_MAGIC):
+        if _is_arc(path.name.lower()):
+            starts = _arc_starts(file) if magic.startswith(GZIP_MAGIC) else iter(())
+        elif magic.startswith(WARC_MAGICS):
+            starts = _warc_starts(file)
+        else:
             return [WHOLE]
-        file.seek(0)
         cuts: list[int] = []
-        try:
-            for record in ArchiveIterator(file, record_types=CAPTURES, parse_http=False):
-                if record.stream_pos >= (cuts[-1] if cuts else 0) + span_bytes:
-                    cuts.append(record.stream_pos)
-        except Exception:  # a damaged archive is read in one go, up to the damage
-            return [WHOLE]
-        # A whole archive in one gzip member has no places to enter.
-        begins = (b"WARC/",) if magic == b"WARC/" else (GZIP_MAGIC,)
-        if not all(_at(file, cut, 5).startswith(begins) for cut in cuts):
+        last = -1
+        for start in starts:
+            if start <= last:  # two records in one member: it cannot be entered at the second
+                return [WHOLE]
+            last = start
+            if start >= (cuts[-1] if cuts else 0) + span_bytes:
+                cuts.append(start)
+        # A whole archive in one member has no places to enter.
+        if not all(_at(file, cut, 5).startswith(MEMBER_MAGICS) for cut in cuts):
             return [WHOLE]
     return spans_between(cuts)
 
 
+def _warc_starts(file: BinaryIO) -> Iterator[int]:
+    file.seek(0)
+    for record in ArchiveIterator(file, parse_http=False):
+        yield record.stream_pos
+
+
 def _read_warc(file: BinaryIO, span: Span = WHOLE) -> Iterator[Record]:
-    file.seek(span.start)
+    stream, shift = _entered(file, span.start)
     position = span.start
     # Bodies are decoded here: crawlers store pages whose headers still claim an encoding that is gone.
-    for record in ArchiveIterator(file, record_types=CAPTURES, parse_http=True, auto_decode="none"):
-        position = record.stream_pos
+    for record in ArchiveIterator(stream, record_types=CAPTURES, parse_http=True, auto_decode="none"):
+        position = record.stream_pos + shift
         if span.stop is not None and position >= span.stop:
             return
         yield _warc_record(record)
     _check_end(file, position)
+
+
+def _entered(file: BinaryIO, start: int) -> tuple[Any, int]:
+    """(The archive from a record on, what to add to offsets in it): a dictionary at the archive's begin comes first."""
+    if start and _at(file, 0, 4) == ZSTD_DICTIONARY:
+        size = 8 + int.from_bytes(_at(file, 4, 4), "little")
+        return _Prefixed(_at(file, 0, size), file, start), start - size
+    file.seek(start)
+    return file, 0
+
+
+class _Prefixed:
+    """Some bytes, then a file from an offset on; offsets count from the first of the bytes."""
+
+    def __init__(self, prefix: bytes, file: BinaryIO, start: int) -> None:
+        self._prefix, self._file, self._position = prefix, file, 0
+        file.seek(start)
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        block, self._prefix = self._prefix[:size], self._prefix[size:]
+        block += self._file.read(size - len(block))
+        self._position += len(block)
+        return block
+
+    def tell(self) -> int:
+        """Bytes that were read."""
+        return self._position
 
 
 def _read_wacz(path: Path) -> Iterator[Record]:
@@ -194,31 +239,43 @@ def _decode_brotli(body: bytes) -> bytes:
         return body
 
 
-def _read_arc(path: Path) -> Iterator[Record]:
-    from warcio.archiveiterator import ArchiveIterator as ArcIterator
-    from warcio.exceptions import ArchiveLoadFailed
+def _is_arc(name: str) -> bool:
+    return ".arc" in name and ".warc" not in name
 
-    with open_file(path) as file:
-        for record in ArcIterator(file, arc2warc=True, ensure_http_headers=False):
-            if record.rec_type not in ("response", "resource"):
-                continue
-            uri = record.rec_headers.get_header("WARC-Target-URI") or ""
-            date = record.rec_headers.get_header("WARC-Date") or ""
-            if record.http_headers is not None:
-                status = record.http_headers.get_statuscode() or ""
-                refused = _refuse_status(int(status) if status.isdecimal() else 0)
-                if refused:
-                    yield Record(uri, date=date, reason=refused)
-                    continue
-                content_type = record.http_headers.get_header("Content-Type") or ""
-            else:
-                content_type = record.content_type or ""
-            try:
-                body = record.content_stream().read(MAX_PAGE_BYTES + 1)
-            except (ArchiveLoadFailed, zlib.error, OSError, ValueError):
-                yield Record(uri, date=date, reason="undecodable_body")
-                continue
-            yield page_record(uri, body, content_type, date)
+
+def _arc_starts(file: BinaryIO) -> Iterator[int]:
+    file.seek(0)
+    archive = ArcIterator(file, no_record_parse=True)
+    for _ in archive:
+        yield archive.offset
+
+
+def _read_arc(file: BinaryIO, span: Span = WHOLE) -> Iterator[Record]:
+    file.seek(span.start)
+    archive = ArcIterator(file, arc2warc=True, ensure_http_headers=False)
+    for record in archive:
+        if span.stop is not None and archive.offset >= span.stop:
+            return
+        if record.rec_type in ("response", "resource"):
+            yield _arc_record(record)
+
+
+def _arc_record(record: ArcWarcRecord) -> Record:
+    uri = record.rec_headers.get_header("WARC-Target-URI") or ""
+    date = record.rec_headers.get_header("WARC-Date") or ""
+    if record.http_headers is not None:
+        status = record.http_headers.get_statuscode() or ""
+        refused = _refuse_status(int(status) if status.isdecimal() else 0)
+        if refused:
+            return Record(uri, date=date, reason=refused)
+        content_type = record.http_headers.get_header("Content-Type") or ""
+    else:
+        content_type = record.content_type or ""
+    try:
+        body = record.content_stream().read(MAX_PAGE_BYTES + 1)
+    except (ArchiveLoadFailed, zlib.error, OSError, ValueError):
+        return Record(uri, date=date, reason="undecodable_body")
+    return page_record(uri, body, content_type, date)
 
 
 def _refuse_status(status: int | None) -> str:

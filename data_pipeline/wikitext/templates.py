@@ -43,6 +43,7 @@ MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July"),
     *("August", "September", "October", "November", "December"),
 )
+NUMBER = re.compile(r"[-−]?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 LANGUAGE_CODE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z]{2,8})*")
 
 
@@ -192,6 +193,60 @@ def _unit(given: Parameters) -> str:
     )
 
 
+def _temperature(given: Parameters) -> str:
+    return f"{given.at(0)} {given.at(1) or '°C'}" if given.at(0) else ""
+
+
+def _coordinates(given: Parameters) -> str:
+    """`{{coord|13|19|N|169|9|W|...}}`, `{{coord|52.5|-13.4}}`: in the text, unless for the page's title only."""
+    if given.named.get("display", "inline").strip().startswith("t"):
+        return ""
+    parts: list[str] = []
+    angles: list[str] = []
+    for value in given.values:
+        if value in ("N", "S", "E", "W", "O"):
+            parts.append("".join(map("{}{}".format, angles, "°′″")) + value)
+            angles = []
+        elif NUMBER.fullmatch(value):
+            angles.append(value)
+    if not parts and len(angles) == 2:
+        signs = (("N", "S"), ("E", "W"))
+        parts = [
+            f"{angle.lstrip('-−')}°{pair[angle[0] in '-−']}"
+            for angle, pair in zip(angles, signs, strict=True)
+        ]
+    return " ".join(parts) if len(parts) == 2 else ""
+
+
+def _density(given: Parameters) -> str:
+    """`{{pop density|3645257|640081.87|km2|sqmi|prec=1}}`: by the unit of the area that is given."""
+    people, area = (value.replace(",", "") for value in (given.at(0), given.at(1)))
+    if not (NUMBER.fullmatch(people) and NUMBER.fullmatch(area)) or not float(area):
+        return ""
+    digits = given.named.get("prec", "0")
+    unit = {"km2": "km²", "sqmi": "sq mi"}.get(given.at(2), given.at(2))
+    return f"{float(people) / float(area):,.{int(digits) if digits in ('1', '2', '3') else 0}f}/{unit}"
+
+
+def _money(given: Parameters) -> str:
+    """`{{currency|13 billion|USD}}`."""
+    return f"{CURRENCIES.get(given.at(1).lower(), given.at(1) and given.at(1) + ' ')}{given.at(0)}"
+
+
+def _old_style(given: Parameters) -> str:
+    """`{{OldStyleDate|February 2|1905|January 20}}`."""
+    old = f" [O.S. {given.at(2)}]" if given.at(2) else ""
+    return f"{given.at(0)}{old} {given.at(1)}".strip()
+
+
+def _verse(given: Parameters) -> str:
+    """`{{bibleref|Mark|3:25|9}}`, `{{bibleverse|1|John|4:8}}`, `{{cite quran|29|46}}`."""
+    if "quran" in given.name:
+        return f"Quran {':'.join(filter(None, given.values[:2]))}"
+    place = next((index for index, value in enumerate(given.values) if ":" in value), 1)
+    return " ".join(filter(None, given.values[: place + 1]))  # what follows is the edition
+
+
 def _ship(given: Parameters) -> str:
     number = given.at(1)
     return f"{given.name.upper()} {given.at(0)}" + (f" ({number})" if number and given.at(2) != "2" else "")
@@ -278,27 +333,42 @@ TEMPLATES: dict[str, Rendering] = {
         "native name|native name list|lang-rus|lang-ukr", lambda g: g.at(1) if g.name[0] == "n" else g.at(0)
     ),
     # Languages and how words sound.
-    **_named("lang|langue|langx|llang|idioma|lengua|foreign|lang2", _lang),
+    **_named("lang|langue|langx|llang|idioma|lengua|foreign|lang2|en langue", _lang),
+    **_named("latin|nq|nastaliq|souverain|souverain2|souverain-", lambda g: g.at(0).partition(" (")[0]),
     **_named("zh|lang-zh|zh-cpl|zh-cp|zh-tp|zh-sp|zh-tsp|zh-full", _chinese),
     **_named("nihongo|nihongo2|nihongo3|nihongo4|nihongo title|nihongo krt", _nihongo),
     **_named("読み仮名|読み|読み仮名 ruby不使用|ruby|ルビ|ruby-ja", lambda g: f"{g.at(0)}（{g.at(1)}）"),
     **_named("ipa|api|afi|ipa-all", _ipa),
     **_named("ipac-en", _ipac),
+    **_named("msapi", lambda given: f"[{''.join(given.values)}]"),
+    **_named("ipaslink", _around("/", "/")),
+    **_named("ipablink", _around("[", "]")),
+    **_named("ipalink", _first),
+    **_named("respell", lambda given: "-".join(filter(None, given.values))),
     # Quotations.
     **_named("quote|blockquote|quotation|cquote|bquote|poemquote|poem quote|citation|cita", _quote),
     **_named("zitat|citation bloc|verse translation|引用|인용문|cytat|цитата", _quote),
     **_named('"|“', _around("„", "“")),
+    **_named("bibleref|bibleref2|bibleverse|bibleverse-nb|sourcetext|cite quran|quran-usc", _verse),
     # Measures and numbers.
     **_named("convert|conv|convertir", lambda given: convert(given.values, given.named, "long")),
     **_named("cvt", lambda given: convert(given.values, given.named, "short")),
     **_named("frac|sfrac|fraction|sfraction|½", _fraction),
     **_named("val|number|nts", _val),
+    **_named("tmp", _temperature),
+    **_named("coord", _coordinates),
+    **_named("pop density|popdens", _density),
+    **_named("currency", _money),
     **_named("unité|unite|nombre|unidad|num|nb", _unit),
     **_named("höhe", lambda given: f"{given.at(0)} m" if given.at(0) else ""),
     **_named(
         "heure", lambda given: " h ".join(filter(None, given.values[:2])) + ("" if given.at(1) else " h")
     ),
     **_named("|".join(CURRENCIES), _currency),
+    **_named(
+        "us patent",
+        lambda g: f"U.S. Patent {int(g.at(0)):,}" if g.at(0).isascii() and g.at(0).isdecimal() else "",
+    ),
     **_named(
         "height", lambda g: " ".join(f"{g.named[k]} {k}" for k in ("m", "cm", "ft", "in") if k in g.named)
     ),
@@ -315,6 +385,8 @@ TEMPLATES: dict[str, Rendering] = {
         _date,
     ),
     **_named("as of|asof", _as_of),
+    **_named("oldstyledate", _old_style),
+    **_named("oldstyledatedy|oldstyledateny", _old_style),
     **_named("date|date-|date de naissance|date de décès|fecha|date sport|date de naissance-", _words),
     **_named("circa|c.|ca.|ca|approx", lambda given: f"c. {given.at(0)}".strip()),
     **_named("floruit|fl.", lambda given: f"fl. {'–'.join(filter(None, given.values))}".strip()),
@@ -334,6 +406,7 @@ TEMPLATES: dict[str, Rendering] = {
     **_named("ndash|en dash|nsndns|endash", _constant("–")),
     **_named("mdash|em dash|emdash|---|—", _constant("—")),
     **_named("mdashb|spaced mdash|spaced em dash|smdash", _constant(" — ")),
+    **_named("etc.|etc", _constant("etc.")),
     **_named("...|ellipsis|points de suspension|[...]", _constant("...")),
     **_named(",", _constant(",")),
     **_named("p.|pp.|vol.", lambda given: f"{given.name} {given.at(0)}".strip()),
@@ -351,6 +424,7 @@ TEMPLATES: dict[str, Rendering] = {
 FAMILIES: tuple[tuple[re.Pattern[str], Rendering], ...] = (
     (re.compile(r"lang-[a-z-]{2,15}"), _first),
     (re.compile(r"(?:ipa|api|afi)-[a-z-]{2,8}"), _ipa),
+    (re.compile(r"script/[a-z ]{2,30}"), _first),
     (re.compile(r"link-[a-z]{2,3}"), lambda given: given.at(2) or given.at(0)),
     # French ordinals and centuries that are templates by their own name: {{1er janvier}}, {{XXe siècle}}, {{84e}}.
     (

@@ -12,12 +12,14 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import pyarrow as pa
+from fastwarc.warc import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from data_pipeline import schema
 from data_pipeline.corpus import Corpus
-from data_pipeline.staging import doc_id, text_hash
+from data_pipeline.staging import doc_id
+from data_pipeline.text_hash import text_hash
 
 VOCABULARY = [
     "the",
@@ -141,7 +143,10 @@ def prose(seed: int, num_words: int = 160) -> str:
     while num_words > 0:
         length = min(num_words, rng.randint(7, 14))
         num_words -= length
-        sentences.append(" ".join(rng.choice(VOCABULARY) for _ in range(length)).capitalize() + ".")
+        words = [rng.choice(VOCABULARY) for _ in range(length)]
+        # English has its small words, and the rules for web pages look for them.
+        words[2:4] = ["with", "the"][: max(0, length - 2)]
+        sentences.append(" ".join(words).capitalize() + ".")
     return " ".join(sentences)
 
 
@@ -185,6 +190,14 @@ def write_warc(
 
 
 HTML = [("Content-Type", "text/html; charset=utf-8")]
+
+
+def warc_records(plain: Path) -> list[bytes]:
+    """The records of an archive that is not packed."""
+    content = plain.read_bytes()
+    with plain.open("rb") as file:
+        starts = [record.stream_pos for record in ArchiveIterator(file, parse_http=False)]
+    return [content[start:stop] for start, stop in zip(starts, [*starts[1:], len(content)], strict=True)]
 
 
 def write_pages(path: Path, texts: Iterable[str], host: str = "pages.test") -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -44,14 +45,16 @@ class Site:
         pages: status 0 hangs up without a word.
         drip: paths whose bodies come in pieces, one every tenth of a second.
         delay: seconds before each answer.
+        names: what clients said, in the TLS handshake, whom they want to speak to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.pages: dict[str, Answer | Callable[[str], Answer]] = {}
         self.drip: dict[str, Iterable[bytes]] = {}
         self.requests: list[Request] = []
         self.delay = 0.0
         self.conditional: dict[str, str] = {}
+        self.names: list[str | None] = []
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -98,7 +101,13 @@ class Site:
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self.server.server_address[1]}"
-        self.url = f"http://{self.host}"
+        self.url = f"http{'s' if tls else ''}://{self.host}"
+        if tls is not None:
+            tls.sni_callback = lambda connection, name, context: self.names.append(name)
+            # The handshake is left to the thread that answers: one that fails must not end the server.
+            self.server.socket = tls.wrap_socket(
+                self.server.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:

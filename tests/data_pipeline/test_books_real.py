@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from data_pipeline import wikitext
 from data_pipeline.books import gutenberg
 from data_pipeline.books.encoding import decode
-from data_pipeline.sources import books
+from data_pipeline.sources import books, mediawiki
 
 # The first words of the work (its title page, where it has one) and its last, read by eye in each file.
 WORDS = {
@@ -125,3 +127,30 @@ def test_real_chinese_books_are_read_in_either_old_encoding(encoding: str, share
     for path in sorted((shared_data / "books" / "pg-zh").glob("*.txt")):
         raw = path.read_text("utf-8").encode(encoding, "ignore")
         assert decode(raw) == raw.decode(encoding), path.name
+
+
+@pytest.mark.parametrize(
+    ("wiki", "encodings"),
+    [
+        ("ja", ["euc_jp", "shift_jis"]),
+        ("ko", ["euc_kr", "cp949"]),
+        ("zh", ["gb18030", "big5", "gb2312"]),
+        ("bg", ["cp1251", "koi8_r", "iso8859_5"]),
+    ],
+)
+def test_real_text_of_many_scripts_is_told_by_its_bytes(
+    shared_data: Path, wiki: str, encodings: list[str]
+) -> None:
+    (path,) = (shared_data / "wiki").glob(f"*{wiki}wiki*.bz2")
+    records = (record for record in mediawiki.read(path) if not record.reason)
+    texts = [wikitext.to_text(record.content) for record in itertools.islice(records, 12)]
+    checked = 0
+    for encoding in encodings:
+        for text in texts:
+            for size in (200, 2_000):
+                raw = text[100 : 100 + size].encode(encoding, "ignore")
+                if sum(byte >= 0x80 for byte in raw) < 150 + 150 * (wiki == "bg"):
+                    continue
+                assert decode(raw) == raw.decode(encoding), (encoding, raw[:60])
+                checked += 1
+    assert checked >= len(encodings)

@@ -9,11 +9,13 @@ from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_pipeline import schema
 from data_pipeline.config import CleanConfig, DedupConfig, LanguageConfig, RefreshConfig, SourceConfig
 from data_pipeline.corpus import TABLES, Corpus
+from data_pipeline.dedup.member_files import members_of
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
 from data_pipeline.filter_presets import PRESETS
@@ -202,7 +204,8 @@ def test_hostile_texts_end_as_clean_documents_or_as_reasons(made: Made) -> None:
 def test_nothing_of_the_work_is_left_beside_the_tables(made: Made) -> None:
     corpus = made[0] / "corpus"
     assert sorted(path.name for path in corpus.iterdir()) == sorted([*TABLES, "versions", "reports"])
-    assert [path.name for path in (corpus / "reports").iterdir()] == ["version-000001.json"]
+    reports = sorted(path.name for path in (corpus / "reports").iterdir())
+    assert reports == ["dedup-000001.json", "version-000001.json"]
 
 
 def test_two_workspaces_with_the_same_inputs_hold_the_same_documents(made: Made, tmp_path: Path) -> None:
@@ -342,7 +345,7 @@ def _half_commit(corpus: Corpus, uri: str) -> None:
     row = {"doc_id": uri, "source": "web", "uri": uri, "text": "never committed", "version": 99}
     for table in ("documents", "removed"):
         file = corpus.write_file(table, pa.Table.from_pylist([row]), f"part-{uri}.parquet")
-        corpus._append(table, [file])
+        corpus._write(table, [file], "append")
 
 
 @pytest.mark.parametrize("when", ["before the first version", "after the first version"])
@@ -435,3 +438,135 @@ def test_the_schema_of_staged_rows_holds_every_column_of_the_tables() -> None:
     decided_later = {"version", "duplicate_of", "similarity", "text_sample"}
     for name in ("documents", "removed", "signatures"):
         assert set(TABLES[name].names) <= staged | decided_later
+
+
+# -------------------------------------------------------------------------------------- deduplication in a refresh
+
+
+def test_the_message_of_a_loss_shows_examples_and_an_accepted_one_goes_on(tmp_path: Path) -> None:
+    text = prose(1, 400)
+    rows = [{"id": f"row-{seed}", "text": reworded(text, 3, seed)} for seed in range(12)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    source = SourceConfig(name="mine", paths=[str(tmp_path / "rows.jsonl")], uri_column="id")
+    with pytest.raises(
+        InputError,
+        match=r"12 like row-\d+ \(.{20,60}\), for example row-\d+ \(.*\) at 0\.\d\d.*--accept-loss mine",
+    ):
+        run(tmp_path / "ws", RefreshConfig(sources=[source]))
+    for accepted in ("mine", ["other", "mine"]):
+        config = RefreshConfig(sources=[source], accept_loss=accepted)
+        assert run(tmp_path / f"ws-{len(accepted)}", config).version["num_kept"] == 1
+
+
+def test_books_may_lose_less_than_web_pages(tmp_path: Path) -> None:
+    texts = [prose(seed, 300) for seed in range(16)]
+    copies = [reworded(text, 2) for text in texts[:3]]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts + copies))
+    (tmp_path / "books").mkdir()
+    for number, text in enumerate(texts + copies):
+        (tmp_path / "books" / f"{number:02d}.txt").write_text(book(text, title=f"Book {number}"))
+    rows = SourceConfig(name="rows", paths=[str(tmp_path / "rows.jsonl")])
+    books = SourceConfig(name="book", kind="books", paths=[str(tmp_path / "books")])
+    assert run(tmp_path / "rows", RefreshConfig(sources=[rows])).version["num_removed"] == 3
+    with pytest.raises(InputError, match=r"source book would lose 3 of 19 documents \(16%\).* more than 10%"):
+        run(tmp_path / "ws", RefreshConfig(sources=[books]))
+
+
+def test_the_figures_of_deduplication_are_kept_beside_the_tables(made: Made) -> None:
+    report = json.loads(Corpus(made[0] / "corpus").dedup_report(1).read_text())
+    removed = [row for row in rows_of(Corpus(made[0] / "corpus"), "removed") if row["duplicate_of"]]
+    assert (report["version"], report["threshold"]) == (1, 0.8)
+    assert report["num_exact"] + report["num_near"] == len(removed) == 3
+    assert report["histogram"] == [{"least": 2, "most": 3, "clusters": 3, "removed": 3}]
+    assert len(report["largest"]) == 3
+    for cluster in report["largest"]:
+        assert cluster["size"] == 2
+        (example,) = cluster["examples"]
+        assert example["text"]
+        assert cluster["kept"]["uri"] != example["uri"]
+
+
+def test_a_refresh_reads_texts_of_kept_documents_only_where_a_new_one_meets_them(
+    tmp_path: Path,
+) -> None:
+    source = SourceConfig(name="rows", paths=[str(tmp_path / "in")])
+    config = RefreshConfig(sources=[source])
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        texts = [prose(10 * number + seed, 200) for seed in range(5)]
+        lines = "\n".join(json.dumps({"text": text}) for text in texts)
+        (tmp_path / "in" / f"{number}.jsonl").write_text(lines)
+        run(tmp_path / "ws", config)
+    corpus = Corpus(tmp_path / "ws" / "corpus")
+    version = corpus.latest()
+    assert version is not None
+    files = corpus.files("documents", version)
+    assert len(files) == 3
+    # Whoever reads one of the other two files, trips over it.
+    meets = next(path for path in files if prose(12, 200) in pq.read_table(path)["text"].to_pylist())
+    for path in set(files) - {meets}:
+        Path(path).write_bytes(b"no Parquet")
+    (tmp_path / "in" / "new.jsonl").write_text(json.dumps({"text": reworded(prose(12, 200), 1)}))
+    assert run(tmp_path / "ws", config).version["num_removed"] == 1
+
+
+def test_a_compacted_table_gives_its_texts_all_the_same(tmp_path: Path) -> None:
+    source = SourceConfig(name="rows", paths=[str(tmp_path / "in")])
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        lines = "\n".join(json.dumps({"text": prose(10 * number + seed, 200)}) for seed in range(5))
+        (tmp_path / "in" / f"{number}.jsonl").write_text(lines)
+        run(tmp_path / "ws", RefreshConfig(sources=[source]))
+    corpus = Corpus(tmp_path / "ws" / "corpus")
+    members = members_of(
+        [], corpus.files("signatures", corpus.at()), corpus.files("documents", corpus.at()), {}
+    )
+    wanted = pa.table({"key": pa.array([-4, -2, -1], pa.int64())})
+    schema_ = pa.schema([("key", pa.int64()), ("doc_id", pa.string()), ("text", pa.string())])
+    before = collect(members.load(wanted, ["doc_id", "text"]), schema_).sort_by("key")
+    assert before["text"].to_pylist() == [
+        dict(
+            zip(*corpus.read("documents", corpus.at(), ["doc_id", "text"]).to_pydict().values(), strict=True)
+        )[doc]
+        for doc in before["doc_id"].to_pylist()
+    ]
+    merged = tmp_path / "merged.parquet"
+    pq.write_table(corpus.scan("documents", corpus.at()).to_table().sort_by("doc_id"), merged)
+    moved = members_of([], corpus.files("signatures", corpus.at()), [str(merged)], {})
+    assert collect(moved.load(wanted, ["doc_id", "text"]), schema_).sort_by("key").equals(before)
+
+
+def test_rebuilding_makes_the_next_version_from_the_sources_alone(tmp_path: Path) -> None:
+    config = only(write_sources(tmp_path / "in"), "web")
+    run(tmp_path, config)
+    write_pages(tmp_path / "in" / "web" / "c.warc.gz", [prose(50), prose(3)], host="c.test")
+    run(tmp_path, config)
+    (tmp_path / "in" / "web" / "b.warc.gz").unlink()
+    corpus = Corpus(tmp_path / "corpus")
+
+    # Another scheme is what a rebuild is for.
+    other = dataclasses.replace(config, dedup=DedupConfig(num_permutations=64))
+    with pytest.raises(InputError, match="--rebuild"):
+        run(tmp_path, other)
+    result = refresh(corpus, other, tmp_path, rebuild=True)
+    assert (result.version["version"], result.new_inputs, result.known_inputs) == (3, 2, 0)
+    fresh = run_elsewhere(tmp_path, other)
+    for table in ("documents", "removed", "signatures", "inputs"):
+        columns = [name for name in TABLES[table].names if name != "version"]
+        mine, theirs = (
+            sorted((tuple(row[name] for name in columns) for row in rows_of(side, table)), key=repr)
+            for side in (corpus, fresh)
+        )
+        assert mine == theirs, table
+    # Earlier versions still read as they were, and the next refresh goes on from the new one.
+    assert [corpus.read("inputs", corpus.at(number), ["path"]).num_rows for number in (1, 2, 3)] == [2, 3, 2]
+    write_pages(tmp_path / "in" / "web" / "d.warc.gz", [prose(50), prose(70)], host="d.test")
+    after = run(tmp_path, other)
+    assert (after.version["version"], after.version["num_kept"], after.version["num_removed"]) == (4, 1, 1)
+
+
+def run_elsewhere(base: Path, config: RefreshConfig) -> Corpus:
+    """The first version of another corpus with the same inputs, recorded under the same names."""
+    corpus = Corpus(base / "elsewhere" / "corpus")
+    refresh(corpus, config, base)
+    return corpus

@@ -20,8 +20,8 @@ from data_pipeline import evidence, schema
 from data_pipeline.corpus import TABLES, Corpus
 from data_pipeline.report import sections, write_report
 from data_pipeline.report.measures import measure
-from data_pipeline.report.wording import short_number, visible
 from data_pipeline.shards import Manifest, ShardInfo
+from data_pipeline.wording import short_number, visible
 from tests.data_pipeline.made_inputs import inputs_of
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`{{ 7*7 }}{% raw %}</title></style><!--\u202e"

@@ -70,7 +70,8 @@ def test_the_windows_show_the_first_difference_however_late_it_comes() -> None:
     left, right = differences.windows(" ".join(words), " ".join(other))
     assert "word35000" in left
     assert "CHANGED" in right
-    assert max(len(left), len(right)) <= differences.MAX_CHARS
+    assert max(len(left), len(right)) <= differences.MAX_CHARS + len(differences.CUT)
+    assert left.endswith(differences.CUT)
     marks = differences.marked(left, right)
     assert [piece for piece, differs in marks[0] if differs] == ["word35000"]
     assert [piece for piece, differs in marks[1] if differs] == ["CHANGED"]
@@ -108,7 +109,7 @@ def test_hostile_texts_are_compared_in_bounded_time_and_space(left: str, right: 
     marks = differences.marked(*windows)
     # Thousands of times what it takes; a comparison of whole texts would take hours.
     assert time.process_time() - began < 30
-    assert all(len(window) <= differences.MAX_CHARS for window in windows)
+    assert all(len(window) <= differences.MAX_CHARS + len(differences.CUT) for window in windows)
     assert all(len(pieces) <= 2 * differences.MAX_TOKENS for pieces in marks)
 
 

@@ -27,6 +27,10 @@ def wrapped(text: str, width: int = 70) -> str:
     return "\n".join([*lines, line])
 
 
+JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。何でも薄暗いじめじめした所でニャーニャー泣いていた事だけは記憶している。"
+KOREAN = "계절이 지나가는 하늘에는 가을로 가득 차 있습니다. 나는 아무 걱정도 없이 가을 속의 별들을 다 헤일 듯합니다."
+
+
 # ---------------------------------------------------------------------------------------------------- bytes
 
 
@@ -55,6 +59,13 @@ def wrapped(text: str, width: int = 70) -> str:
             "Character set encoding: KOI8-R\n\nМой дядя",
         ),
         (RUSSIAN.encode("cp1251"), RUSSIAN),
+        *((JAPANESE.encode(name), JAPANESE) for name in ("euc_jp", "shift_jis", "cp932")),
+        *((KOREAN.encode(name), KOREAN) for name in ("euc_kr", "cp949")),
+        # Windows has more syllables than the standard that a header states.
+        (
+            f"Character set encoding: EUC-KR\n\n{KOREAN} 똠방각하".encode("cp949"),
+            f"Character set encoding: EUC-KR\n\n{KOREAN} 똠방각하",
+        ),
         # No character set, though Python knows it, and slow on purpose.
         (b"Character set encoding: punycode\n\ncaf\xe9", "Character set encoding: punycode\n\ncafé"),
         (b"charset=unicode_escape \xe9 \\x41", "charset=unicode_escape é \\x41"),

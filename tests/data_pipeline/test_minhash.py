@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import datasketch
 import numpy as np
 import pyarrow as pa
@@ -10,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.config import DedupConfig
+from data_pipeline.dedup.bands import choose_bands, collision_probability
 from data_pipeline.minhash import (
     as_matrix,
-    choose_bands,
-    collision_probability,
     jaccard,
     shingle_hashes,
     signature,
@@ -40,10 +42,80 @@ def test_a_signature_is_datasketchs_value_for_value(text: str, config: DedupConf
 
 
 def test_signatures_survive_arrow() -> None:
-    column = signatures(TEXTS, CONFIG)
+    column = signatures(pa.array(TEXTS), CONFIG)
     assert column.type == pa.binary()
     matrix = as_matrix(pa.chunked_array([column.slice(0, 2), column.slice(2)]), CONFIG.num_permutations)
     assert matrix.tolist() == [signature(text, CONFIG).tolist() for text in TEXTS]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_a_batch_is_signed_wherever_it_begins_and_however_it_is_cut(kind: pa.DataType) -> None:
+    expected = [signature(text, CONFIG).tolist() for text in TEXTS]
+    whole = pa.array(["padding", *TEXTS, "more"], kind)[1:-1]
+    cut = pa.chunked_array([whole[:1], whole[1:1], whole[1:4], whole[4:]])
+    for column in (whole, cut):
+        assert as_matrix(signatures(column, CONFIG), CONFIG.num_permutations).tolist() == expected
+    nulls = pa.array(["one", None, ""], kind)
+    rows = as_matrix(signatures(nulls, CONFIG), CONFIG.num_permutations).tolist()
+    assert rows[1] == rows[2] == [0xFFFFFFFF] * CONFIG.num_permutations
+    assert len(signatures(whole[:0], CONFIG)) == 0
+
+
+@pytest.mark.parametrize("num_words", [1018, 1022, 1023, 1024, 1025, 1029, 2046, 5000])
+@pytest.mark.parametrize("unit", ["w%d ", "春%d", "春", "x "])
+def test_long_texts_are_signed_block_by_block_as_if_whole(num_words: int, unit: str) -> None:
+    text = "".join(unit % number if "%" in unit else unit for number in range(num_words))
+    assert signature(text, CONFIG).tolist() == _reference(text, CONFIG).tolist()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(max_size=200), st.integers(1, 7))
+def test_any_text_is_signed_as_the_plain_definition_says(text: str, size: int) -> None:
+    config = DedupConfig(num_permutations=16, shingle_size=size)
+    text = text.encode("utf-8", "ignore").decode("utf-8")
+    assert signature(text, config).tolist() == _reference(text, config).tolist()
+
+
+def _reference(text: str, config: DedupConfig) -> np.ndarray:
+    """The signature by datasketch over shingles that Python's integers combine."""
+    words = word_hashes(text).tolist()
+    size = config.shingle_size
+    shingles = set()
+    for start in range(max(1, len(words) - size + 1) if words else 0):
+        state = 0x9E3779B97F4A7C15
+        for word in words[start : start + size]:
+            state = (state * 0xD1342543DE82EF95 + word) % 2**64
+        shingles.add(_mixed(state))
+    assert shingle_hashes(text, size).tolist() == sorted(shingles)
+    theirs = datasketch.MinHash(
+        num_perm=config.num_permutations, seed=config.seed, scheme="affine32", hashfunc=lambda value: value
+    )
+    theirs.update_batch([shingle & 0xFFFFFFFF for shingle in shingles])
+    return theirs.hashvalues
+
+
+def _mixed(value: int) -> int:
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
+    return value ^ (value >> 31)
+
+
+def test_memory_does_not_grow_with_a_document() -> None:
+    # In a process of its own, whose high-water mark nothing else has raised.
+    code = """
+import resource, pyarrow as pa
+from data_pipeline.dedup.bands import choose_bands, collision_probability
+from data_pipeline.config import DedupConfig
+from data_pipeline.minhash import signatures
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+text = pa.array(["some words of a long book " * 2_000_000])
+signatures(pa.array(["to compile"]), DedupConfig())
+before = peak()
+signatures(text, DedupConfig())
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2048  # KiB, for a document of 52 MB
 
 
 def test_a_text_shorter_than_a_shingle_is_one_shingle_and_an_empty_one_is_none() -> None:

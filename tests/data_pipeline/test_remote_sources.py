@@ -6,6 +6,7 @@ import bz2
 import gzip
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from data_pipeline.sources import (
     split_file,
 )
 from data_pipeline.staging import guarded
+from tests.data_pipeline.certificates import Authority
 from tests.data_pipeline.made_inputs import book, dump, prose, write_pages
 from tests.data_pipeline.remote_servers import S3, SIGNED, Breaking, FileServer, Google
 from workflows import cli, refresh
@@ -347,6 +349,21 @@ def test_a_server_that_is_not_there_is_one_line_and_no_hang(
         said = refuse(capsys, "--files", place)
         assert f"{place} cannot be listed" in said
         assert "127.0.0.1:1" in said.split("(")[1]
+
+
+def test_a_web_server_over_tls_is_read_where_its_certificate_is_trusted(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "trusted")
+    server = FileServer(authority.server("localhost"))
+    server.files["/a.jsonl"] = JSON_LINES
+    command = [sys.executable, "-m", "workflows.refresh", "--files", f"{server.url}/a.jsonl", "--dry_run"]
+    command += ["--workspace", str(tmp_path / "ws")]
+    for trusted, code, words in ((True, 0, "1 files to read"), (False, 2, "CERTIFICATE_VERIFY_FAILED")):
+        given = {**os.environ, **({"SSL_CERT_FILE": str(authority.path)} if trusted else {})}
+        done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=120)
+        assert done.returncode == code, done.stderr
+        assert words in done.stdout + done.stderr
+        assert len(done.stderr.splitlines()) == (0 if trusted else 1), done.stderr
+    server.close()
 
 
 @pytest.mark.parametrize(("status", "words"), [(403, "403"), (500, "500"), (404, "does not exist")])

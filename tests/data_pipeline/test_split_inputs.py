@@ -18,7 +18,8 @@ from data_pipeline.config import RefreshConfig, SourceConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.refresh import refresh
 from data_pipeline.sources import WHOLE, Record, Span, read_records, split_file
-from tests.data_pipeline.made_inputs import HTML, page, prose, write_warc
+from data_pipeline.sources.packed import zstd
+from tests.data_pipeline.made_inputs import HTML, page, prose, warc_records, write_warc
 
 FILES = SourceConfig(name="mine", kind="files", paths=["x"])
 WEB = SourceConfig(name="web", kind="web", paths=["x"])
@@ -52,10 +53,84 @@ def test_an_archive_read_in_spans_gives_the_same_records(
     assert read_in_spans(WEB, path, spans) == read_in_spans(WEB, path, [WHOLE])
 
 
-def test_an_archive_packed_as_one_member_is_read_in_one_go(tmp_path: Path) -> None:
+def dictionary_frame(content: bytes) -> bytes:
+    """A dictionary as the WARC format for zstd puts it before the records."""
+    return b"\x5d\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
+
+
+@pytest.mark.parametrize("packing", ["zst", "lz4", "zst with a dictionary", "zst with a packed dictionary"])
+@pytest.mark.parametrize("span_bytes", [1, 3_000])
+def test_an_archive_packed_by_record_gives_the_same_records_in_spans(
+    tmp_path: Path, packing: str, span_bytes: int
+) -> None:
     plain = warc(tmp_path / "a.warc", compressed=False)
-    (tmp_path / "b.warc.gz").write_bytes(gzip.compress(plain.read_bytes()))
-    assert split_file(WEB, tmp_path / "b.warc.gz", 1_000) == [WHOLE]
+    records = warc_records(plain)
+    path = tmp_path / f"b.warc.{packing[:3]}"
+    if packing == "lz4":
+        path.write_bytes(b"".join(pa.compress(record, "lz4", asbytes=True) for record in records))
+    else:
+        known = zstd.train_dict(records * 5, 1 << 14)
+        head = {
+            "zst": b"",
+            "zst with a dictionary": dictionary_frame(known.dict_content),
+            "zst with a packed dictionary": dictionary_frame(zstd.compress(known.dict_content)),
+        }[packing]
+        frames = [zstd.compress(record, zstd_dict=known if head else None) for record in records]
+        path.write_bytes(head + b"".join(frames))
+    spans = split_file(WEB, path, span_bytes)
+    assert len(spans) > 3
+    assert read_in_spans(WEB, path, spans) == read_in_spans(WEB, path, [WHOLE])
+    assert read_in_spans(WEB, path, [WHOLE]) == read_in_spans(WEB, plain, [WHOLE])
+
+
+@pytest.mark.parametrize("span_bytes", [1, 2_000])
+def test_an_arc_packed_by_record_gives_the_same_records_in_spans(tmp_path: Path, span_bytes: int) -> None:
+    head = b"1 0 Tests\nURL IP-address Archive-date Content-type Archive-length\n\n"
+    records = [b"filedesc://a.arc 0.0.0.0 20200102030405 text/plain %d\n" % len(head) + head]
+    for number in range(30):
+        body = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + page(prose(number, 60))
+        line = f"http://a.test/{number} 127.0.0.1 20200102030405 text/html {len(body)}\n"
+        records.append(line.encode() + body + b"\n")
+    path = tmp_path / "a.arc.gz"
+    path.write_bytes(b"".join(map(gzip.compress, records)))
+    spans = split_file(WEB, path, span_bytes)
+    assert len(spans) > 3
+    assert [record.uri for record in read_in_spans(WEB, path, spans)] == [
+        f"http://a.test/{i}" for i in range(30)
+    ]
+    assert read_in_spans(WEB, path, spans) == read_in_spans(WEB, path, [WHOLE])
+    # Not by record: as it always was.
+    path.write_bytes(gzip.compress(b"".join(records)))
+    assert split_file(WEB, path, span_bytes) == [WHOLE]
+
+
+def test_real_arcs_and_the_real_lz4_archive_give_the_same_records_in_spans(shared_data: Path) -> None:
+    for pattern, several in (("*.arc.gz", 2), ("*.lz4", 1)):
+        paths = sorted((shared_data / "web" / "warc").glob(pattern))
+        assert len(paths) == several
+        for path in paths:
+            spans = split_file(WEB, path, path.stat().st_size // 20)
+            assert len(spans) > 3, path.name
+            assert read_in_spans(WEB, path, spans) == read_in_spans(WEB, path, [WHOLE]), path.name
+
+
+@pytest.mark.parametrize("packing", ["gz", "zst", "lz4"])
+def test_an_archive_packed_as_one_member_is_read_in_one_go(tmp_path: Path, packing: str) -> None:
+    plain = warc(tmp_path / "a.warc", compressed=False)
+    codec = {"gz": "gzip", "zst": "zstd", "lz4": "lz4"}[packing]
+    path = tmp_path / f"b.warc.{packing}"
+    path.write_bytes(pa.compress(plain.read_bytes(), codec, asbytes=True))
+    assert split_file(WEB, path, 1_000) == [WHOLE]
+
+
+@pytest.mark.parametrize("first", [2, 1])
+def test_an_archive_with_several_records_to_a_member_is_read_in_one_go(tmp_path: Path, first: int) -> None:
+    records = warc_records(warc(tmp_path / "a.warc", compressed=False))
+    groups = [records[:first], *(records[i : i + 2] for i in range(first, len(records), 2))]
+    path = tmp_path / "b.warc.gz"
+    path.write_bytes(b"".join(gzip.compress(b"".join(group)) for group in groups))
+    spans = split_file(WEB, path, 1)
+    assert read_in_spans(WEB, path, spans) == read_in_spans(WEB, tmp_path / "a.warc", [WHOLE])
 
 
 def test_an_archive_within_an_archive_is_no_place_to_cut(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Texts and numbers as the report prints them."""
+"""Texts from outside and numbers, as reports and explanations show them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,3 @@ def short_number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{int(value):,}" if abs(value) < 1e15 and value == int(value) else f"{value:.3g}"
-
-
-def class_of(step: str) -> str:
-    """The class that gives a step its colour."""
-    return "s-" + re.sub("[^a-z0-9_]", "", step)
