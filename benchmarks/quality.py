@@ -90,6 +90,7 @@ def load_documents(data: Path) -> list[Document]:
     from data_pipeline.config import ExtractConfig, SourceConfig
     from data_pipeline.schema import split
     from data_pipeline.sources import list_files, read_records
+    from data_pipeline.text_hash import text_hash
 
     def paths(*names: str) -> list[str]:
         return [str(data / name) for name in names]
@@ -118,11 +119,8 @@ def load_documents(data: Path) -> list[Document]:
         for pages in load_gold(data / "web" / "html_gold").values()
         for page in pages
     ]
-    once = {staging.text_hash(text): (source, text) for source, text in texts if len(text) >= MIN_CHARS}
-    return [
-        Document(text, source, int(text_hash[:8], 16) % PARTS)
-        for text_hash, (source, text) in sorted(once.items())
-    ]
+    once = {text_hash(text): (source, text) for source, text in texts if len(text) >= MIN_CHARS}
+    return [Document(text, source, int(key[:8], 16) % PARTS) for key, (source, text) in sorted(once.items())]
 
 
 def pieces_of(documents: Sequence[Document]) -> list[str]:

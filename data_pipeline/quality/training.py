@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.config import QualityConfig, QualityTraining, RefreshConfig
+from data_pipeline.config import DecontaminateConfig, QualityConfig, QualityTraining, RefreshConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.errors import InputError
 from data_pipeline.locks import locked
@@ -26,9 +26,9 @@ from data_pipeline.quality.model import (
     save_model,
 )
 from data_pipeline.quality.scoring import model_folder
+from data_pipeline.refresh import find_inputs
 from data_pipeline.shards import canonical_json
-from data_pipeline.sources import list_files
-from data_pipeline.staging import InputFile, Progress, stage_files, staged_files
+from data_pipeline.staging import Progress, stage_files, staged_files
 
 
 def train(
@@ -110,20 +110,18 @@ def _places(
 ) -> list[Place]:
     """The Parquet files with the examples: staged now from the sources of this call, and the corpus's."""
     sides = dict.fromkeys(training.good_sources, True) | dict.fromkeys(training.bad_sources, False)
-    inputs = [
-        InputFile(path, str(path), index, path.stat().st_size, "")
-        for index, source in enumerate(config.sources)
-        if source.name in sides
-        for path in list_files(source)
-    ]
+    sources = [source for source in config.sources if source.name in sides]
     places: list[Place] = []
-    if inputs:
+    if sources:
+        # Nothing is scored, and no evaluation set is looked for: that is for documents that are to be kept.
+        config = dataclasses.replace(
+            config, sources=sources, quality=QualityConfig(), decontamination=DecontaminateConfig()
+        )
+        inputs = [file for file, _ in find_inputs(corpus, config, corpus.root, None, progress)]
         staging.mkdir(parents=True)
-        # Nothing is scored here: the model that would do so may be the one that this replaces.
-        stage_files(inputs, dataclasses.replace(config, quality=QualityConfig()), staging, progress)
+        stage_files(inputs, config, staging, progress)
         places += [(str(path), sides) for path in staged_files(staging)]
-    named = {source.name for source in config.sources}
-    stored = {name: is_good for name, is_good in sides.items() if name not in named}
+    stored = {name: is_good for name, is_good in sides.items() if name not in {s.name for s in sources}}
     if stored and latest is not None:
         places += [(path, stored) for path in corpus.files("documents", latest)]
     return places
