@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.data._internal.execution import resource_manager, streaming_executor_state
 
 from data_pipeline import schema
 from data_pipeline.config import CleanConfig, DedupConfig, LanguageConfig, RefreshConfig, SourceConfig
@@ -570,3 +572,10 @@ def run_elsewhere(base: Path, config: RefreshConfig) -> Corpus:
     corpus = Corpus(base / "elsewhere" / "corpus")
     refresh(corpus, config, base)
     return corpus
+
+
+def test_ray_data_still_has_the_intervals_that_the_engine_shortens() -> None:
+    source = inspect.getsource(resource_manager.ResourceManager.get_global_limits)
+    assert "GLOBAL_LIMITS_UPDATE_INTERVAL_S" in source
+    source = inspect.getsource(streaming_executor_state.process_completed_tasks)
+    assert "timeout=WAIT_FOR_TASK_COMPLETION_TIMEOUT_S" in source
