@@ -7,7 +7,7 @@ same Parquet files.
   signatures   from text, shingling included, by second of processor time; five rounds in turn, the median ratio
   job          read, sign, find, verify, write; from the start of the command to its end, two cores for those that use them.
                Peers that take hours run on --peer-documents; then documents a second are compared, and the JSON says so.
-  scaling      ours alone over growing sizes: the exponent of the time, and the largest private memory of a worker
+  scaling      ours alone over growing sizes: the exponent of the processor time beyond a start's, and the largest private memory of a worker
 
 Peers live in environments of their own below build/, made on the first call.
 
@@ -28,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.peers import environment
 from data_pipeline.config import DedupConfig
 from data_pipeline.minhash import signatures
 
@@ -196,23 +198,6 @@ def write_documents(folder: Path, count: int, pool: list[str]) -> None:
             rows = []
 
 
-def environment(name: str, packages: list[str]) -> str | None:
-    """The python of an environment below build/, made once; None where it cannot be made."""
-    folder = ROOT / "build" / name
-    python = folder / "bin" / "python"
-    if not (folder / ".ready").exists():
-        print(f"setting up {name} (once)")
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        done = subprocess.run(
-            [str(python), "-m", "pip", "install", "--quiet", *packages], capture_output=True
-        )
-        if done.returncode:
-            print(f"{name} cannot be installed: {done.stderr.decode().splitlines()[-1]}")
-            return None
-        (folder / ".ready").touch()
-    return str(python)
-
-
 # ------------------------------------------------------------------------------------------------------ signatures
 
 
@@ -260,49 +245,65 @@ def _output(command: list[str]) -> str:
 # ------------------------------------------------------------------------------------------------------- whole job
 
 
-def our_job(folder: Path, out: Path) -> tuple[float, dict[str, Any], float]:
-    """(seconds, the command's summary, largest private memory of a worker in MiB)."""
-    command = [
-        sys.executable,
-        "-m",
-        "data_pipeline.dedup",
-        "--input",
-        str(folder),
-        "--id-column",
-        "id",
-        "--json",
-    ]
+@dataclass
+class Spent:
+    """What a command took.
+
+    Attributes:
+        seconds: from its start to its end.
+        processor: seconds of processor time of it and all that it started: what a busy machine does not distort.
+        worker_mib: largest private memory of one of its Ray workers.
+        stdout: what it printed.
+    """
+
+    seconds: float
+    processor: float
+    worker_mib: float
+    stdout: str
+
+
+def measured(command: list[str]) -> Spent:
+    """Run a command to its end.
+
+    Raises:
+        RuntimeError: it fails.
+    """
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, "--output", str(out)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    peaks: dict[int, float] = {}
-    watcher = threading.Thread(target=_watch, args=(process, peaks))
-    watcher.start()
-    stdout, _ = process.communicate()
-    seconds = time.perf_counter() - began
-    watcher.join()
-    assert process.returncode == 0
-    return seconds, json.loads(stdout.splitlines()[-1]), max(peaks.values(), default=0.0)
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
+        processor: dict[int, float] = {}
+        memory: dict[int, float] = {}
+        watcher = threading.Thread(target=_watch, args=(process, processor, memory))
+        watcher.start()
+        stdout, _ = process.communicate()
+        seconds = time.perf_counter() - began
+        watcher.join()
+        if process.returncode:
+            errors.seek(0)
+            raise RuntimeError(f"{command[:3]} failed: {errors.read()[-2000:]}")
+    return Spent(seconds, sum(processor.values()), max(memory.values(), default=0.0), stdout)
 
 
-def _watch(process: subprocess.Popen[str], peaks: dict[int, float]) -> None:
-    """Keep the largest private memory (MiB) of each Ray worker below a process."""
+def _watch(process: subprocess.Popen[str], processor: dict[int, float], memory: dict[int, float]) -> None:
+    """Keep processor seconds of a command and its descendants, and private memory (MiB) of Ray's workers among them."""
     root = psutil.Process(process.pid)
     while process.poll() is None:
         try:
-            for child in root.children(recursive=True):
-                if "ray::" in child.name() or any("ray::" in part for part in child.cmdline()[:1]):
-                    memory = child.memory_info()
-                    private = (memory.rss - memory.shared) / 2**20
-                    peaks[child.pid] = max(private, peaks.get(child.pid, 0.0))
+            for each in [root, *root.children(recursive=True)]:
+                times = each.cpu_times()
+                processor[each.pid] = times.user + times.system
+                if each is not root and "ray::" in " ".join(each.cmdline()[:1]):
+                    used = each.memory_info()
+                    memory[each.pid] = max((used.rss - used.shared) / 2**20, memory.get(each.pid, 0.0))
         except psutil.Error:
             pass
         time.sleep(0.1)
+
+
+def our_command(folder: Path, out: Path) -> list[str]:
+    """Ours, as a user would run it."""
+    command = [sys.executable, "-m", "data_pipeline.dedup", "--input", str(folder), "--id-column", "id"]
+    return [*command, "--json", "--output", str(out)]
 
 
 def job_rates(
@@ -319,30 +320,37 @@ def job_rates(
         if not folders[size].exists():
             write_documents(folders[size], size, pool)
     sizes = {"gptmill": documents, **dict.fromkeys(pythons, peer_documents)}
-    seconds: dict[str, list[float]] = {name: [] for name in sizes}
-    summary: dict[str, Any] = {}
+    spent: dict[str, list[Spent]] = {name: [] for name in sizes}
     for _ in range(rounds):
         for name, size in sizes.items():
             out = work / "out"
             shutil.rmtree(out, ignore_errors=True)
             if name == "gptmill":
-                spent, summary, _ = our_job(folders[size], out)
+                spent[name].append(measured(our_command(folders[size], out)))
             else:
                 out.mkdir()
-                began = time.perf_counter()
-                _output(_peer_job(name, pythons[name], folders[size], out))
-                spent = time.perf_counter() - began
-            seconds[name].append(spent)
-            print(f"job        {name:12s}{size:10,} documents {spent:8.1f} s", flush=True)
-    report: dict[str, Any] = {"summary": summary}
-    for name, found in seconds.items():
-        ratios = [
-            (sizes["gptmill"] / ours) / (sizes[name] / theirs)
-            for ours, theirs in zip(seconds["gptmill"], found, strict=True)
-        ]
-        ratio = statistics.median(ratios)
-        report[name] = {"documents": sizes[name], "seconds": found, "gptmill_is_times": ratio}
-        print(f"job        {name:12s}gptmill does {ratio:6.1f}x the documents a second")
+                spent[name].append(measured(_peer_job(name, pythons[name], folders[size], out)))
+            last = spent[name][-1]
+            print(
+                f"job        {name:12s}{size:10,} documents {last.seconds:8.1f} s, {last.processor:8.1f} s of processor",
+                flush=True,
+            )
+    report: dict[str, Any] = {"summary": json.loads(spent["gptmill"][-1].stdout.splitlines()[-1])}
+    for name, found in spent.items():
+        scale = sizes["gptmill"] / sizes[name]
+        pairs = list(zip(spent["gptmill"], found, strict=True))
+        seconds = statistics.median(scale * theirs.seconds / ours.seconds for ours, theirs in pairs)
+        processor = statistics.median(scale * theirs.processor / ours.processor for ours, theirs in pairs)
+        report[name] = {
+            "documents": sizes[name],
+            "seconds": [each.seconds for each in found],
+            "processor_seconds": [each.processor for each in found],
+            "gptmill_is_times": seconds,
+            "gptmill_is_times_by_processor": processor,
+        }
+        print(
+            f"job        {name:12s}gptmill is {seconds:6.1f}x by the clock, {processor:6.1f}x by processor time"
+        )
     return report
 
 
@@ -362,22 +370,35 @@ def scaling(work: Path, sizes: list[int], pool: list[str]) -> dict[str, Any]:
     if not tiny.exists():
         write_documents(tiny, 100, pool)
     shutil.rmtree(work / "out", ignore_errors=True)
-    start, _, _ = our_job(tiny, work / "out")
+    start = measured(our_command(tiny, work / "out"))
     rows = []
     for size in sizes:
         folder = work / f"documents-{size}"
         if not folder.exists():
             write_documents(folder, size, pool)
         shutil.rmtree(work / "out", ignore_errors=True)
-        seconds, summary, peak = our_job(folder, work / "out")
+        spent = measured(our_command(folder, work / "out"))
+        kept = json.loads(spent.stdout.splitlines()[-1])["num_kept"]
         rows.append(
-            {"documents": size, "seconds": seconds, "worker_mib": peak, "removed": size - summary["num_kept"]}
+            {
+                "documents": size,
+                "seconds": spent.seconds,
+                "processor_seconds": spent.processor,
+                "worker_mib": spent.worker_mib,
+                "removed": size - kept,
+            }
         )
-        print(f"scaling    {size:10,} documents {seconds:8.1f} s, {peak:6.0f} MiB a worker at most")
+        print(
+            f"scaling    {size:10,} documents {spent.seconds:8.1f} s, {spent.processor:8.1f} s of processor, "
+            f"{spent.worker_mib:6.0f} MiB a worker at most",
+            flush=True,
+        )
         shutil.rmtree(folder)
-    report: dict[str, Any] = {"start_seconds": start, "sizes": rows}
+    report: dict[str, Any] = {"start": asdict(start), "sizes": rows}
     if len(rows) > 1:
-        logs = np.log([[row["documents"], max(0.1, row["seconds"] - start)] for row in rows])
+        logs = np.log(
+            [[row["documents"], max(0.1, row["processor_seconds"] - start.processor)] for row in rows]
+        )
         report["exponent"] = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
         report["memory_growth"] = rows[-1]["worker_mib"] / rows[0]["worker_mib"]
         print(f"scaling    exponent {report['exponent']:.2f}, memory x {report['memory_growth']:.2f}")

@@ -1,4 +1,4 @@
-"""Pages a second from WARC to extracted text on two cores: ours through Ray Data beside datatrove's own pipeline.
+"""Pages a second from WARC to extracted text on two cores: ours in Ray tasks beside datatrove's own pipeline.
 
 Both read the same WARC files, made of the pages of two public extraction benchmarks, and write what they extract.
 datatrove needs an older trafilatura than the one we measure against, so it runs in an environment of its own, made on
@@ -17,7 +17,6 @@ import logging
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from warcio.warcwriter import WARCWriter
 
 import workflows  # noqa: F401  it sets Ray's environment, which Ray reads when it is imported
 from benchmarks.extraction import load_gold
+from benchmarks.peers import peer_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS, CORES, FILES = 5, 2, 4
@@ -88,21 +88,18 @@ def extract_unit(unit: pa.Table, mode: str, out: str) -> pa.Table:
 
 def ours(source: Path, out: Path, mode: str) -> float:
     """Seconds under a running Ray."""
-    from data_pipeline.config import SourceConfig
+    from data_pipeline.config import RefreshConfig, SourceConfig
     from data_pipeline.engine import from_tables, map_tables, stream
-    from data_pipeline.sources import split_file
+    from data_pipeline.staging import InputFile, plan_units
 
     out.mkdir(parents=True)
     began = time.perf_counter()
-    web = SourceConfig(name="web", kind="web", paths=["x"])
-    units = [
-        pa.table({"path": [str(path)], "start": [span.start], "stop": pa.array([span.stop], pa.int64())})
-        for path in sorted(source.glob("*.warc.gz"))
-        for span in split_file(web, path, 4 << 20)
+    config = RefreshConfig(sources=[SourceConfig(name="web", kind="web", paths=[str(source)])])
+    inputs = [
+        InputFile(path, path.name, 0, path.stat().st_size, "") for path in sorted(source.glob("*.warc.gz"))
     ]
-    pages = sum(
-        row["pages"] for row in stream(map_tables(from_tables(units), extract_unit, mode=mode, out=str(out)))
-    )
+    units = from_tables(plan_units(inputs, config))
+    pages = sum(row["pages"] for row in stream(map_tables(units, extract_unit, mode=mode, out=str(out))))
     assert pages > 0
     return time.perf_counter() - began
 
@@ -112,18 +109,6 @@ def peer(python: str, source: Path, out: Path) -> float:
     command = [python, "-c", PEER, str(source), str(out), str(CORES)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
-
-
-def peer_environment() -> str:
-    """The python of an environment with the newest datatrove, made once."""
-    folder = ROOT / "build" / "datatrove"
-    python = folder / "bin" / "python"
-    if not python.exists():
-        print("setting up datatrove (once)")
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        packages = ["datatrove[io,processing]", "lxml_html_clean", "fastwarc", "warcio"]
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
-    return str(python)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import argparse
 import bz2
 import gzip
 import json
+import logging
 import os
 import random
 import shutil
@@ -140,6 +141,7 @@ def main() -> None:
     results: dict[str, list[dict[str, float]]] = {}
     try:
         files = write_files(folder, arguments.megabytes)
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         ray.init(num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         ray.data.DataContext.get_current().enable_progress_bars = False
         for round_number in range(ROUNDS + 1):

@@ -1,4 +1,4 @@
-"""Ray Data in four verbs over Arrow tables: a table a task in, a table a task out.
+"""Ray Data in a few verbs over Arrow tables: a table a task in, a table a task out.
 
 Everything that knows Ray Data's habits is here. Input tables carry the names of files to read rather than
 the data, so that blocks stay few and small until a task opens its file.

@@ -1,6 +1,6 @@
 """One refresh: unseen input files become the next version of the corpus, whole or not at all.
 
-    list inputs -> read, extract, clean, identify, filter, sign (one Ray Data map; rows staged as Parquet)
+    list inputs -> read, extract, clean, identify, filter, sign (a Ray task a unit of files; rows staged as Parquet)
       -> find duplicates among the staged rows and against the stored signatures (Ray Data shuffles)
       -> write the tables' files (one map) -> commit
 

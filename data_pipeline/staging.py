@@ -1,4 +1,4 @@
-"""Input files through every per-document step into staged Parquet files, in one Ray Data map.
+"""Input files through every per-document step into staged Parquet files, a Ray task a unit of files.
 
     read -> STEPS (extract, clean, identify the language, filter, score the quality) -> sign
 
@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 import ray
 import xxhash
 
-from data_pipeline import clean, decontaminate, extract, filters, language, minhash, schema
+from data_pipeline import clean, decontaminate, extract, filters, language, minhash, privacy, schema
 from data_pipeline.config import DedupConfig, RefreshConfig, SourceConfig, Treatment
 from data_pipeline.engine import from_tables, map_tables, stream
 from data_pipeline.quality import scoring
 from data_pipeline.repairs import before_repairs
-from data_pipeline.sources import Record, Span, as_path, read_records, split_file
+from data_pipeline.sources import WHOLE, Record, Span, as_path, read_records, split_file
 from data_pipeline.text_hash import text_hashes
 from data_pipeline.words import count_words
 
@@ -31,6 +31,8 @@ Progress = Callable[[str], None]
 BATCH_ROWS, BATCH_CHARS = 512, 16 << 20
 # A smaller part of a file is not worth a task.
 MIN_SPAN_BYTES = 256 << 10
+# At least, so that a handful of files still keeps the cluster busy to the end.
+UNITS_A_CORE = 8
 
 
 @dataclass(frozen=True)
@@ -69,31 +71,52 @@ UNIT = pa.schema(
     [("unit", pa.int64()), ("file", pa.int64()), ("source", pa.int64()), ("path", pa.string()),
      ("name", pa.string()), ("start", pa.int64()), ("stop", pa.int64())]
 )  # fmt: skip
+SPANS = pa.schema([("file", pa.int64()), ("start", pa.int64()), ("stop", pa.int64())])
 
 
 def stage_files(
     inputs: Sequence[InputFile], config: RefreshConfig, staging: Path, progress: Progress
 ) -> dict[int, tuple[int, str]]:
     """Run every per-document step; return {file index: (documents read, error or "")}."""
-    # At least a few units a core, so that a handful of files still keeps the cluster busy.
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    total = sum(file.size for file in inputs)
-    unit_bytes = max(1, min(config.unit_bytes, total // (4 * cores)))
-    pieces = [
-        (index, file, span)
-        for index, file in enumerate(inputs)
-        for span in split_file(config.sources[file.source], file.path, max(unit_bytes, MIN_SPAN_BYTES))
-    ]
-    units = _units(pieces, unit_bytes)
-    done = map_tables(from_tables(units), _stage_unit, config=config, staging=str(staging))
+    units = plan_units(inputs, config)
     read: dict[int, tuple[int, str]] = {}
     documents = 0
-    for row in stream(done):
+    staged = map_tables(from_tables(units), _stage_unit, config=config, staging=str(staging))
+    for row in stream(staged):
         count, error = read.get(row["file"], (0, ""))
         read[row["file"]] = (count + row["num_documents"], error or row["error"])
         documents += row["num_documents"]
         progress(f"read {len(read)}/{len(inputs)} files, {documents:,} documents")
     return read
+
+
+def plan_units(inputs: Sequence[InputFile], config: RefreshConfig) -> list[pa.Table]:
+    """The files, large ones in spans, in tables of UNIT, one table a task.
+
+    Raises:
+        InputError: a file that no worker could read, for want of a tool.
+    """
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    share = sum(file.size for file in inputs) // (UNITS_A_CORE * cores)
+    unit_bytes = max(1, min(config.unit_bytes, share))
+    # To find the places where a file can be entered, it may have to be read: that is work for tasks as well.
+    whole = _units([(index, file, WHOLE) for index, file in enumerate(inputs)], max(1, share))
+    found = map_tables(
+        from_tables(whole), _split_unit, config=config, span_bytes=max(unit_bytes, MIN_SPAN_BYTES)
+    )
+    spans = sorted(stream(found), key=lambda row: (row["file"], row["start"]))
+    pieces = [(row["file"], inputs[row["file"]], Span(row["start"], row["stop"])) for row in spans]
+    return _units(pieces, unit_bytes)
+
+
+def _split_unit(unit: pa.Table, config: RefreshConfig, span_bytes: int) -> pa.Table:
+    """The spans of a unit's files."""
+    spans = [
+        {"file": row["file"], "start": span.start, "stop": span.stop}
+        for row in unit.to_pylist()
+        for span in split_file(config.sources[row["source"]], as_path(row["path"]), span_bytes)
+    ]
+    return pa.Table.from_pylist(spans, schema=SPANS)
 
 
 def _stage_unit(unit: pa.Table, config: RefreshConfig, staging: str) -> pa.Table:
@@ -188,6 +211,8 @@ def process(table: pa.Table, treatment: Treatment) -> pa.Table:
     for _, step in STEPS:
         alive, removed = step(alive, treatment)
         parts.append(removed)
+    # Of what was removed before it was masked, a sample of the text is kept, too.
+    parts = [part if "pii" in part.column_names else privacy.mask(part, treatment.privacy) for part in parts]
     alive = schema.replace_column(alive, "signature", minhash.signatures(alive["text"], treatment.dedup))
     rows = [schema.conform(_identified(part), schema.STAGED) for part in (alive, *parts)]
     return pa.concat_tables(rows).sort_by("row_id")
@@ -207,6 +232,10 @@ def _clean(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
         return schema.keep_all(cleaned)
     unrepaired = before_repairs(table["text"].to_pylist(), cleaned["text"].to_pylist())
     return schema.keep_all(schema.replace_column(cleaned, "unrepaired", pa.array(unrepaired, pa.string())))
+
+
+def _mask(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return schema.keep_all(privacy.mask(table, treatment.privacy))
 
 
 def _identify(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
@@ -230,6 +259,7 @@ def _decontaminate(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.
 STEPS: tuple[tuple[str, Step], ...] = (
     (extract.STAGE, _extract),
     ("clean", _clean),
+    ("privacy", _mask),
     (language.STAGE, _identify),
     (filters.STAGE, _filter),
     (scoring.STAGE, _score),

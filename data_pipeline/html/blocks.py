@@ -10,6 +10,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import lxml.etree
 
@@ -42,14 +43,28 @@ FIGURE_CHARS = 400
 MAX_DEPTH = 200
 MAX_BLOCKS = 100_000
 MAX_TAGS = 400_000
-# Parts that are cut out before parsing; the parser leaves the rest out as well, only slower.
-MAX_CODE = 10_000
-CODE = re.compile(r"<(?:!--|script|style|svg)(?![a-z])")
-CODE_ENDS = {"<!--": "-->", "<script": "</script", "<style": "</style", "<svg": "</svg"}
+# Cut out before parsing: half of a page's bytes.
+CODE = re.compile(r"<(?:!--|(script|style|svg)(?=[\s/>]))")
+# Emptied before parsing, where they are not to be read: a fifth of a page's elements.
+ASIDES = re.compile(r"<(nav|footer|aside|select|template)(?=[\s>])")
+# Of each, at most; the parser copes with the rest, only slower.
+MAX_CUTS = 10_000
+
+
+# A tag and its attributes, as a browser reads them. The parser takes quadratic time for the attributes of one tag:
+# 31,000 of them are 2 s, and a page smaller than LARGE_PAGE has not much more.
+ATTRIBUTE = re.compile(
+    r"[ \t\n\f\r/]*+[^ \t\n\f\r/>][^ \t\n\f\r/>=]*+"
+    r"(?:[ \t\n\f\r]*+=[ \t\n\f\r]*+(?:\"[^\"]*+\"?|'[^']*+'?|[^ \t\n\f\r>]*+))?+"
+)
+TAG = re.compile(rf"<[a-zA-Z][^ \t\n\f\r/>]*+(?:{ATTRIBUTE.pattern})*+")
+LARGE_PAGE = 128 << 10
+LONG_TAG = 1000
+MAX_SQUARED_ATTRIBUTES = 1_000_000_000
 
 
 class PageTooComplex(ValueError):
-    """More tags or blocks than any page that people read has."""
+    """More tags, attributes or blocks than any page that people read has."""
 
 
 @dataclass(slots=True)
@@ -95,15 +110,23 @@ class Blocks:
                 yield mark_start, mark_stop, marks
 
 
-def parse_page(html: str) -> lxml.etree._Element | None:
+def parse_page(html: str, with_asides: bool = False) -> lxml.etree._Element | None:
     """The body of a decoded page, or its root where it has none; None for an empty one.
 
+    Args:
+        html: the page.
+        with_asides: with what elements hold that are navigation or the like.
+
     Raises:
-        PageTooComplex: more than MAX_TAGS tags.
+        PageTooComplex: more tags, or more attributes in one, than the parser can take in a few seconds.
     """
     html = _without_code(html)
+    if not with_asides:
+        html = _without_asides(html)
     if html.count("<") > MAX_TAGS:
         raise PageTooComplex(f"more than {MAX_TAGS} tags")
+    if len(html) > LARGE_PAGE and _squared_attributes(html) > MAX_SQUARED_ATTRIBUTES:
+        raise PageTooComplex("a tag with more than ten thousand attributes")
     if not html.strip():
         return None
     parser = lxml.etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
@@ -134,19 +157,42 @@ def read_blocks(
 
 
 def _without_code(html: str) -> str:
-    """The page without comments, scripts, styles and drawings: half of its bytes, and nothing that is read."""
+    """The page without comments, scripts, styles and drawings: nothing that is read."""
     pieces = []
     position = 0
-    for _ in range(MAX_CODE):
+    for _ in range(MAX_CUTS):
         found = CODE.search(html, position)
         if found is None:
             break
-        end = html.find(CODE_ENDS[found.group()], found.end())
+        end = html.find(f"</{found[1]}" if found[1] else "-->", found.end())
         if end < 0:
             break
         pieces.append(html[position : found.start()])
         position = html.find(">", end) + 1 or len(html)
     return "".join(pieces) + html[position:]
+
+
+def _without_asides(html: str) -> str:
+    """The page with nothing between the tags of asides; those that hold another of their kind are left alone."""
+    pieces: list[str] = []
+    position = 0
+    ends: dict[str, int] = {}  # the next end tag of each kind; -1 where there is no more
+    for found in islice(ASIDES.finditer(html), MAX_CUTS):
+        tag, inside = found[1], found.end()
+        end = ends.get(tag, 0)
+        if 0 <= end < inside:
+            end = ends[tag] = html.find(f"</{tag}", inside)
+        if found.start() < position or end < 0 or html.find(f"<{tag}", inside, end) >= 0:
+            continue
+        pieces += html[position : found.start()], f"<{tag}>"
+        position = end
+    return "".join(pieces) + html[position:]
+
+
+def _squared_attributes(html: str) -> int:
+    """What the attributes of long tags cost to parse: the squares of their numbers, summed."""
+    tags = (found[0] for found in TAG.finditer(html) if found.end() - found.start() > LONG_TAG)
+    return sum(len(ATTRIBUTE.findall(tag)) ** 2 for tag in tags)
 
 
 class _Reader:
@@ -198,14 +244,14 @@ class _Reader:
 
     def walk(self, element: lxml.etree._Element, kind: str, in_link: bool, depth: int) -> None:
         """Read what an element holds, in order; `kind` is that of its own text."""
-        pending = self.pending
+        pending, skipped = self.pending, self.skipped
         if (text := element.text) and (pending or not text.isspace()):
             pending.append(text)
             if in_link:
                 self.pending_link_chars += len(text)
         for child in element:
             tag = child.tag
-            if tag in self.skipped:
+            if tag in skipped:
                 pass
             elif tag in BLOCKS:
                 if pending:
@@ -311,15 +357,10 @@ class _Reader:
 
 
 def _hints(element: lxml.etree._Element, tag: str) -> tuple[int, int]:
-    get = element.get
+    # One call that brings all attributes is cheaper than six that ask for one each.
+    get = dict(element.items()).get
     return hints_of(
-        tag,
-        get("class"),
-        get("id"),
-        get("role"),
-        get("style"),
-        get("itemprop"),
-        get("aria-hidden"),
+        tag, get("class"), get("id"), get("role"), get("style"), get("itemprop"), get("aria-hidden")
     )
 
 

@@ -102,7 +102,7 @@ def main_text(html: str, fast: bool = False) -> str:
             chosen = anything
     if not chosen:
         # An unclosed <nav> may hold the page.
-        blocks = read_blocks(body, skipped=UNREADABLE)
+        blocks = read_blocks(parse_page(html, with_asides=True), skipped=UNREADABLE)
         chosen = _kept(blocks, 0, 0, len(blocks.text), LINKS | CAPTION)
     return _rendered(blocks, chosen)
 
