@@ -17,9 +17,6 @@ ENVIRONMENT = {
     # Ray ends idle workers beyond the number of cores, and a shuffle's workers are others than a map's: on a small
     # machine each shuffle would wait seconds for processes that were there a moment before.
     "RAY_num_workers_soft_limit": str(max(8, os.cpu_count() or 1)),
-    # The jemalloc that Ray brings, and preloads for its own processes: the many small nodes of HTML trees cost a fifth
-    # less than with glibc's malloc.
-    "RAY_LD_PRELOAD_ON_WORKERS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 LOGGERS = ("ray", "ray.data", "ray.train", "mlflow", "alembic", "py.warnings")
