@@ -19,7 +19,7 @@ from ray.data._internal.execution import resource_manager, streaming_executor_st
 MAX_PARTITIONS = 2000
 # Ray Data 2.60 takes a cluster for empty, and runs one task at a time, until it looks again how large it is: by default a
 # second after each execution began.
-resource_manager.ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = 0.1  # type: ignore[misc]
+resource_manager.ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = 0.1  # type: ignore[assignment]
 # It looks for tasks that ended at this interval, and a core waits for one or two of them before it gets its next task.
 streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = 0.02
 
