@@ -4,9 +4,10 @@ Agreement: datatrove's newest Gopher quality, Gopher repetition, C4 quality and 
 with datatrove's own bounds, over every English document of the real data. Each disagreement is listed; docs/filters.md
 explains them. Speed: the four filters together on one core, on English pages of 4.6 KB; ours counts the words for the
 corpus in the same pass. Median of five rounds in turn, in seconds of processor time. --reference compares our counts
-with the plain reference of the tests on all of every real document, in any language; it takes minutes.
+with the plain reference of the tests on all of every real document, in any language; it takes minutes. --values shows
+how what a preset's rules measure is spread over a collection of benchmarks.documents.
 
-    python -m benchmarks.filters [--shared-data ../shared/data] [--reference]
+    python -m benchmarks.filters [--shared-data ../shared/data] [--reference | --values "chinese news" web]
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.documents import COLLECTIONS, load
 from benchmarks.peers import ROOT, peer_environment
-from data_pipeline.filter_presets import UNBOUNDED, FilterOptions
+from data_pipeline.filter_presets import PRESETS, UNBOUNDED, FilterOptions
 from data_pipeline.filters import filter_documents
+from data_pipeline.filters.rules import RULES
+from data_pipeline.filters.statistics import STATISTICS, measure
 
 ROUNDS, PAGE_BYTES, NUM_PAGES = 5, 4600, 200
 ENGLISH = ("web archives", "scrapinghub", "trafilatura", "c4", "dolma", "wiki", "books")
@@ -218,7 +222,6 @@ def _together() -> FilterOptions:
 
 def compare_with_reference(shared_data: Path) -> None:
     """Our counts and the reference's, over the whole of every document."""
-    from data_pipeline.filters.statistics import STATISTICS, measure
     from tests.data_pipeline import reference_filters
 
     options = FilterOptions()
@@ -233,6 +236,19 @@ def compare_with_reference(shared_data: Path) -> None:
         print(f"{name:25s}{apart} of {len(texts)} documents differ from the reference", flush=True)
 
 
+def show_values(documents: pa.Table, preset: str) -> None:
+    """What each rule measures: how many documents fail it, and the percentiles."""
+    options = PRESETS[preset]
+    records = measure(documents["text"], documents["lang"].to_pylist(), options)
+    percents = [0, 1, 5, 25, 50, 75, 95, 99, 100]
+    print(f"{'':28s}{'bound':>9s}{'fail':>6s}" + "".join(f"{f'{percent} %':>9s}" for percent in percents))
+    for rule in RULES:
+        fails, values, bound = rule.judge(records, options)
+        values = values[~np.isnan(values)]
+        spread = np.percentile(values, percents) if len(values) else []
+        print(f"{rule.reason:28s}{bound:9.4g}{fails.sum():6d}" + "".join(f"{value:9.3f}" for value in spread))
+
+
 def main() -> None:
     """Run all, print, write JSON."""
     parser = argparse.ArgumentParser(
@@ -240,11 +256,15 @@ def main() -> None:
     )
     parser.add_argument("--shared-data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--reference", action="store_true")
+    parser.add_argument("--values", nargs=2, metavar=("COLLECTION", "PRESET"))
     parser.add_argument("--peer-python", default="")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "benchmarks" / "filters.json")
     arguments = parser.parse_args()
     if arguments.reference:
         compare_with_reference(arguments.shared_data)
+        return
+    if arguments.values:
+        show_values(load(arguments.shared_data, arguments.values[0]), arguments.values[1])
         return
     peer = Peer(arguments.peer_python or peer_environment())
     documents = english(arguments.shared_data)

@@ -148,6 +148,7 @@ PRESETS = {
         max_bullet_ratio=1.0,
         min_letter_word_ratio=0.5,
         min_stop_words=1,
+        drop_lorem_ipsum=False,
         min_sentences=1,
         min_line_words=3,
         min_sentence_line_ratio=0.0,

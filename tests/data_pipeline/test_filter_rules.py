@@ -171,13 +171,7 @@ KOREAN = (
 @pytest.mark.parametrize(("text", "lang"), [(CHINESE, "zh"), (JAPANESE, "ja"), (THAI, "th"), (KOREAN, "ko")])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_good_prose_of_another_script_passes(preset: str, text: str, lang: str) -> None:
-    # The web asks for three sentences, which Thai does not mark.
-    options = (
-        dataclasses.replace(PRESETS[preset], min_sentences=0, min_sentence_line_ratio=0)
-        if lang == "th"
-        else PRESETS[preset]
-    )
-    assert judge(text, options, lang) is None
+    assert judge(text, PRESETS[preset], lang) is None
 
 
 def test_as_many_characters_as_make_a_word_count_as_one() -> None:
