@@ -8,18 +8,20 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from data_pipeline.errors import InputError
-from data_pipeline.filter_presets import FilterOptions, bounds_of
+from data_pipeline.filter_presets import FilterOptions, bounds_of, preset_of
 from data_pipeline.shards import canonical_json
 
 SOURCE_KINDS = ("web", "books", "wiki", "files")
 # Options that a source may have of its own, instead of the refresh's.
-PER_SOURCE = ("extraction", "clean", "language", "block")
+PER_SOURCE = ("extraction", "clean", "privacy", "language", "block")
+# Kinds of personal data; where two finds overlap, the earlier kind counts.
+PII_KINDS = ("api_key", "email", "iban", "cn_id", "card", "ip", "phone")
 SIGNATURE_SCHEME = "affine32"
 # Of the web much is copied; a library of books that loses so much has lost books.
 MAX_SOURCE_LOSS = {"web": 0.5, "files": 0.5, "books": 0.1, "wiki": 0.1}
@@ -62,6 +64,8 @@ class SourceConfig:
     """How main text is found for this source; empty: as for all. What stands here replaces the refresh's whole block."""
     clean: CleanConfig | None = None
     """How this source's text is normalised; empty: as for all."""
+    privacy: PrivacyConfig | None = None
+    """Which personal data of this source is masked; empty: as for all."""
     language: LanguageConfig | None = None
     """Which languages are kept of this source; empty: as for all."""
     block: BlockConfig | None = None
@@ -110,14 +114,37 @@ class CleanConfig:
     fix_encoding: bool = True
     """Repair mojibake and broken entities with ftfy."""
     normalization: str = "NFC"
-    """Unicode normal form: NFC or NFKC (NFKC also folds full-width forms)."""
+    """Unicode normal form: NFC or NFKC (NFKC also folds full-width forms, superscripts, ligatures)."""
+    width: Literal["keep", "letters", "all"] = "keep"
+    """Chinese and Japanese widths: keep them; fold full-width Latin letters and digits, but not punctuation, which is
+    right in such text; or fold all full-width ASCII and half-width kana."""
+    stock_lines: bool | None = None
+    """Take out the lines that any page may have (cookie notices, "read more", share bars); empty: for sources with preset web."""
     strip_addresses: bool = False
     """Take the memory address out of printed objects (<function f at 0x7f3a...>): pages made by live programs differ by it at each scrape."""
 
     def validate(self, where: str = "clean") -> None:
-        """Raise InputError for a normal form that does not exist."""
+        """Raise InputError for a normal form or a policy of widths that does not exist."""
         if self.normalization not in ("NFC", "NFKC"):
             raise InputError(f"{where}.normalization: {self.normalization!r} is neither NFC nor NFKC")
+        if self.width not in ("keep", "letters", "all"):
+            raise InputError(f"{where}.width: {self.width!r} is none of keep, letters, all")
+
+
+@dataclass(frozen=True)
+class PrivacyConfig:
+    """Which personal data is masked."""
+
+    enabled: bool | None = None
+    """Whether to mask; empty: for sources with preset web."""
+    kinds: list[str] = field(default_factory=lambda: list(PII_KINDS))
+    """What to mask: api_key, email, iban, cn_id, card, ip, phone."""
+
+    def validate(self, where: str = "privacy") -> None:
+        """Raise InputError, naming the field, for a kind that does not exist."""
+        for kind in self.kinds:
+            if kind not in PII_KINDS:
+                raise InputError(f"{where}.kinds: {kind!r} is none of {', '.join(PII_KINDS)}")
 
 
 @dataclass(frozen=True)
@@ -370,6 +397,7 @@ class Treatment:
 
     extraction: ExtractConfig
     clean: CleanConfig
+    privacy: PrivacyConfig
     language: LanguageConfig
     block: BlockConfig
     filters: FilterOptions
@@ -386,6 +414,8 @@ class RefreshConfig:
     """The sources, in order of priority: of two equal documents the earlier source's is kept."""
     clean: CleanConfig = field(default_factory=CleanConfig)
     """How text is normalised."""
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    """Which personal data is masked."""
     language: LanguageConfig = field(default_factory=LanguageConfig)
     """Which languages are kept."""
     block: BlockConfig = field(default_factory=BlockConfig)
@@ -425,6 +455,11 @@ class RefreshConfig:
             InputError: a filter preset or bound that does not exist.
         """
         own = {name: getattr(source, name) or getattr(self, name) for name in PER_SOURCE}
+        # What is not said is done where it is wanted nearly always: on web pages.
+        is_web = preset_of(source.kind, source.preset) == "web"
+        for name, option in (("clean", "stock_lines"), ("privacy", "enabled")):
+            if getattr(own[name], option) is None:
+                own[name] = replace(own[name], **{option: is_web})
         filters = bounds_of(source.kind, source.preset, source.filters)
         return Treatment(
             **own,

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from data_pipeline.quality.model import QualityModel
     from workflows.workspace import Workspace
 
+# Of the good documents, what the bound that is proposed must keep.
+KEPT_SHARE = 0.95
+
 
 def train_quality(workspace: Workspace, config: RefreshConfig, training: QualityTraining) -> QualityModel:
     """Train a model under a running Ray, or find it there; its MLflow run comes with it."""
@@ -70,10 +73,23 @@ def show_model(model: QualityModel) -> None:
         _bounds(model.metadata["metrics"]["histogram"]),
         title="What a quality.min_score would do to the held-out documents; 'here' is up to the next line",
     )
+    bound = highest_bound(model.metadata["metrics"]["histogram"], KEPT_SHARE)
+    bounds = ", ".join(f"{name}: {bound}" for name, row in sources.items() if not row["is_good"])
     say(
         "'good among them' is for as many good as bad documents; a calibrated model has it near the mean score.\n"
-        f"Use it: python -m workflows.refresh ... --quality.model {model.metadata['name']} --quality.min_score 0.2"
+        f"A bound that keeps {KEPT_SHARE:.0%} of the good: python -m workflows.refresh ... --quality.model "
+        f"{model.metadata['name']} --quality.min_scores '{{{bounds}}}'"
     )
+
+
+def highest_bound(histogram: list[dict[str, Any]], share: float) -> float:
+    """The highest bound of the histogram that keeps at least this share of the good documents."""
+    num_good, kept = sum(row["good"] for row in histogram), 0
+    for row in reversed(histogram):
+        kept += row["good"]
+        if kept >= share * num_good:
+            return float(row["from"])
+    return 0.0
 
 
 def _bounds(histogram: list[dict[str, Any]]) -> list[list[str]]:

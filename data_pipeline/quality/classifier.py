@@ -47,7 +47,7 @@ def fit(windows: Windows, is_good: np.ndarray, log2_buckets: int, cost: float) -
         windows: of all documents.
         is_good: bool [documents].
         log2_buckets: the buckets are 2^log2_buckets.
-        cost: C of a support vector machine; more fits the examples closer.
+        cost: C of a support vector machine or a logistic regression; more fits the examples closer.
 
     Returns:
         (float32 [2^log2_buckets], bias).

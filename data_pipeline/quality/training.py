@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.config import QualityConfig, QualityTraining, RefreshConfig
+from data_pipeline.config import DecontaminateConfig, QualityConfig, QualityTraining, RefreshConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.errors import InputError
 from data_pipeline.locks import locked
@@ -26,9 +26,9 @@ from data_pipeline.quality.model import (
     save_model,
 )
 from data_pipeline.quality.scoring import model_folder
+from data_pipeline.refresh import find_inputs
 from data_pipeline.shards import canonical_json
-from data_pipeline.sources import list_files
-from data_pipeline.staging import InputFile, Progress, stage_files, staged_files
+from data_pipeline.staging import Progress, stage_files, staged_files
 
 
 def train(
@@ -47,14 +47,15 @@ def train(
     """
     training.validate()
     folder = model_folder(corpus.root, training.name)
+    latest = corpus.latest()
     with locked(folder.with_name(f".{training.name}.lock"), f"train_quality.name: {training.name}"):
-        settings = {**training.content(), "read": _what_is_read(corpus, config, training)}
+        settings = {**training.content(), "read": _what_is_read(corpus, latest, config, training)}
         if (folder / METADATA_NAME).exists():
             _refuse_other(folder, read_metadata(folder)["settings"], settings)
         staging = folder.with_name(f".staging-{training.name}")
         shutil.rmtree(staging, ignore_errors=True)
         try:
-            places = _places(corpus, config, training, staging, progress)
+            places = _places(corpus, latest, config, training, staging, progress)
             progress("reading the examples")
             examples = read_examples(places, training.max_documents, training.held_out, training.log2_buckets)
         finally:
@@ -80,10 +81,11 @@ def _refuse_other(folder: Path, known: dict[str, Any], wanted: dict[str, Any]) -
             )
 
 
-def _what_is_read(corpus: Corpus, config: RefreshConfig, training: QualityTraining) -> dict[str, str]:
+def _what_is_read(
+    corpus: Corpus, latest: dict[str, Any] | None, config: RefreshConfig, training: QualityTraining
+) -> dict[str, str]:
     """{source: "files" or "corpus version N"}."""
     named = {source.name for source in config.sources}
-    latest = corpus.latest()
     stored = set(corpus.read("documents", latest, ["source"])["source"].unique().to_pylist())
     read = {}
     for option, sources in (("good", training.good_sources), ("bad", training.bad_sources)):
@@ -99,24 +101,27 @@ def _what_is_read(corpus: Corpus, config: RefreshConfig, training: QualityTraini
 
 
 def _places(
-    corpus: Corpus, config: RefreshConfig, training: QualityTraining, staging: Path, progress: Progress
+    corpus: Corpus,
+    latest: dict[str, Any] | None,
+    config: RefreshConfig,
+    training: QualityTraining,
+    staging: Path,
+    progress: Progress,
 ) -> list[Place]:
     """The Parquet files with the examples: staged now from the sources of this call, and the corpus's."""
     sides = dict.fromkeys(training.good_sources, True) | dict.fromkeys(training.bad_sources, False)
-    inputs = [
-        InputFile(path, str(path), index, path.stat().st_size, "")
-        for index, source in enumerate(config.sources)
-        if source.name in sides
-        for path in list_files(source)
-    ]
+    sources = [source for source in config.sources if source.name in sides]
     places: list[Place] = []
-    if inputs:
+    if sources:
+        # Nothing is scored, and no evaluation set is looked for: that is for documents that are to be kept.
+        config = dataclasses.replace(
+            config, sources=sources, quality=QualityConfig(), decontamination=DecontaminateConfig()
+        )
+        inputs = [file for file, _ in find_inputs(corpus, config, corpus.root, None, progress)]
         staging.mkdir(parents=True)
-        # Nothing is scored here: the model that would do so may be the one that this replaces.
-        stage_files(inputs, dataclasses.replace(config, quality=QualityConfig()), staging, progress)
+        stage_files(inputs, config, staging, progress)
         places += [(str(path), sides) for path in staged_files(staging)]
-    stored = {name: side for name, side in sides.items() if name not in {s.name for s in config.sources}}
-    latest = corpus.latest()
+    stored = {name: is_good for name, is_good in sides.items() if name not in {s.name for s in sources}}
     if stored and latest is not None:
         places += [(path, stored) for path in corpus.files("documents", latest)]
     return places

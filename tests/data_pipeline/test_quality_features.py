@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.quality.classifier import NUM_BINS, evaluate, fit, logits, sigmoid
@@ -76,6 +76,7 @@ TEXTS = [
 ]
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.text("ab 春\n", max_size=30), max_size=5))
 def test_windows_of_short_texts_are_those_of_the_definition(texts: list[str]) -> None:
     _compare(texts)

@@ -184,6 +184,7 @@ def test_a_wrong_value_of_a_source_is_one_line(source: str, words: list[str], tm
         ("tokenize", ["--shards.val_share", "0.9"], ["shards.val_share", "0.9"]),
         ("tokenize", ["--tokenizer.vocab_size", "10"], ["tokenizer.vocab_size", "266"]),
         ("refresh", ["--web", "/does/not/exist"], ["/does/not/exist"]),
+        ("refresh", ["--quality.min_score", "0.5"], ["quality.min_score", "quality.model"]),
         ("crawl", ["--crawl.seeds", "[http://example.org/]"], ["crawl.contact", "example.org"]),
         ("pretrain", ["--workspace", "s3://bucket/x"], ["workspace", "s3://bucket/x"]),
         ("pretrain", [], ["bpe", "workflows.tokenize"]),
