@@ -37,6 +37,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.peers import environment
 from data_pipeline.config import DedupConfig
 from data_pipeline.minhash import signatures
 
@@ -195,23 +196,6 @@ def write_documents(folder: Path, count: int, pool: list[str]) -> None:
             name = f"{number:08d}.parquet"
             pq.write_table(pa.Table.from_pylist(rows), folder / name, compression="zstd", row_group_size=1000)
             rows = []
-
-
-def environment(name: str, packages: list[str]) -> str | None:
-    """The python of an environment below build/, made once; None where it cannot be made."""
-    folder = ROOT / "build" / name
-    python = folder / "bin" / "python"
-    if not (folder / ".ready").exists():
-        print(f"setting up {name} (once)")
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        done = subprocess.run(
-            [str(python), "-m", "pip", "install", "--quiet", *packages], capture_output=True
-        )
-        if done.returncode:
-            print(f"{name} cannot be installed: {done.stderr.decode().splitlines()[-1]}")
-            return None
-        (folder / ".ready").touch()
-    return str(python)
 
 
 # ------------------------------------------------------------------------------------------------------ signatures

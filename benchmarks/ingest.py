@@ -17,7 +17,6 @@ import logging
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from warcio.warcwriter import WARCWriter
 
 import workflows  # noqa: F401  it sets Ray's environment, which Ray reads when it is imported
 from benchmarks.extraction import load_gold
+from benchmarks.peers import peer_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS, CORES, FILES = 5, 2, 4
@@ -109,18 +109,6 @@ def peer(python: str, source: Path, out: Path) -> float:
     command = [python, "-c", PEER, str(source), str(out), str(CORES)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
-
-
-def peer_environment() -> str:
-    """The python of an environment with the newest datatrove, made once."""
-    folder = ROOT / "build" / "datatrove"
-    python = folder / "bin" / "python"
-    if not python.exists():
-        print("setting up datatrove (once)")
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        packages = ["datatrove[io,processing]", "lxml_html_clean", "fastwarc", "warcio"]
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
-    return str(python)
 
 
 def main() -> None:

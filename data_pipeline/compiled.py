@@ -21,7 +21,8 @@ SOURCES = ("words.py", "minhash.py", "filters/*.py")
 
 def compiled(function: Function) -> Function:
     """Compile a function in numba's nopython mode at its first call; without the interpreter's lock while it runs."""
-    dispatcher = njit(cache=True, nogil=True)(function)
+    dispatcher: Any = njit(cache=True, nogil=True)(function)
+    # numba has no public way to say it; a test holds that this one works.
     dispatcher._cache._cache_file._source_stamp = _stamp()
     return cast(Function, dispatcher)
 

@@ -281,6 +281,34 @@ class Corpus:
             rows, key=lambda row: (row["source"], order.get(row["stage"], 99), -row["count"], row["reason"])
         )
 
+    def masked(self, version: dict[str, Any], only: bool = False) -> list[dict[str, Any]]:
+        """The personal data that was masked in the documents kept, by source and kind.
+
+        Args:
+            version: the version to look at.
+            only: count what this refresh added, instead of everything up to it.
+
+        Returns:
+            Rows of {source, kind, count, num_documents}, the most frequent of a source first.
+        """
+        condition = pc.is_valid(pc.field("pii")) & (pc.field("pii") != "{}")
+        if only:
+            condition &= pc.field("version") == version["version"]
+        totals: dict[tuple[str, str], list[int]] = {}
+        for batch in self.scan("documents", version).to_batches(columns=["source", "pii"], filter=condition):
+            # Few of the many documents have counts of their own: the same few strings come again and again.
+            groups = pa.table(batch).group_by(["source", "pii"]).aggregate([([], "count_all")])
+            for row in groups.to_pylist():
+                for kind, count in json.loads(row["pii"]).items():
+                    cell = totals.setdefault((row["source"], kind), [0, 0])
+                    cell[0] += count * row["count_all"]
+                    cell[1] += row["count_all"]
+        rows = [
+            {"source": source, "kind": kind, "count": count, "num_documents": num_documents}
+            for (source, kind), (count, num_documents) in totals.items()
+        ]
+        return sorted(rows, key=lambda row: (row["source"], -row["count"], row["kind"]))
+
 
 STAGES = (
     *("read", "extract", "language", "filter", "quality", "decontaminate"),

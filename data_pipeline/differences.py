@@ -19,7 +19,7 @@ CUT = " ..."
 # Characters of an equal part that are shown before and after a difference.
 CONTEXT = 40
 # So many equal tokens in a row tell that two texts have met again.
-RUN = 8
+RUN = 16
 
 # (text, whether the other side lacks it)
 Piece = tuple[str, bool]

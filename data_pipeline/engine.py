@@ -13,9 +13,15 @@ from typing import Any, cast
 import pyarrow as pa
 import ray
 import ray.data
+from ray.data._internal.execution import resource_manager, streaming_executor_state
 
 # A shuffle starts this many reducers at most; beyond, partitions grow instead.
 MAX_PARTITIONS = 2000
+# Ray Data 2.60 takes a cluster for empty, and runs one task at a time, until it looks again how large it is: by default a
+# second after each execution began.
+resource_manager.ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = 0.1  # type: ignore[assignment]
+# It looks for tasks that ended at this interval, and a core waits for one or two of them before it gets its next task.
+streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = 0.02
 
 
 def from_tables(tables: Sequence[pa.Table]) -> ray.data.Dataset:

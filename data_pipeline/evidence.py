@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from data_pipeline.atomic import write_json
 from data_pipeline.corpus import Corpus
 from data_pipeline.dedup.candidates import Members
 from data_pipeline.differences import windows
+from data_pipeline.privacy import mask_text
 from data_pipeline.repairs import Repair, repairs
 
 NEAR = "near_dedup"
@@ -83,7 +84,7 @@ def collect(staged: pa.Table, pairs: pa.Table) -> Row:
         pairs: as `least_similar` gives them.
     """
     repaired = staged.filter(pc.is_valid(staged["unrepaired"]))
-    repaired = repaired.select(["source", "uri", "doc_id", "unrepaired"]).sort_by("doc_id")
+    repaired = repaired.select(["source", "uri", "doc_id", "unrepaired", "pii"]).sort_by("doc_id")
     keepers = pc.and_(pc.is_in(staged["doc_id"], pairs["duplicate_of"]), pc.is_null(staged["reason"]))
     wanted = staged.filter(pc.or_(keepers, pc.is_in(staged["row_id"], pairs["row_id"])))
     columns = ["row_id", "doc_id", "source", "uri", "text"]
@@ -100,7 +101,12 @@ def _first_of_each_source(repaired: pa.Table) -> Iterable[Row]:
 
 
 def _repair(row: Row) -> Row:
-    lines = [_around_the_change(line) for line in islice(repairs(row["unrepaired"]), LINES_OF_A_TEXT)]
+    found: Iterable[Repair] = islice(repairs(row["unrepaired"]), LINES_OF_A_TEXT)
+    if row["pii"] is not None:  # the line is from before masking
+        found = (
+            replace(line, before=mask_text(line.before)[0], after=mask_text(line.after)[0]) for line in found
+        )
+    lines = [_around_the_change(line) for line in found]
     return {**{name: row[name] for name in ("source", "uri", "doc_id")}, "lines": lines}
 
 

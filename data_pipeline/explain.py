@@ -8,6 +8,7 @@ Nothing is written. A step without a description of its own here is described by
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -158,6 +159,16 @@ def _repair_line(repair: Repair) -> str:
     return f"ftfy: {difference(repair.before, repair.after)} ({steps})"
 
 
+def _privacy_lines(before: pa.Table, after: pa.Table, treatment: Treatment) -> list[str]:
+    found = _value(after, "pii")
+    if found is None:
+        return ["not looked for in this source"]
+    counts = ", ".join(f"{kind} {count:,}" for kind, count in json.loads(found).items())
+    if not counts:
+        return ["found no personal data"]
+    return [f"masked: {counts}", f"first change: {difference(_value(before, 'text'), _value(after, 'text'))}"]
+
+
 def _language_lines(before: pa.Table, after: pa.Table, treatment: Treatment) -> list[str]:
     wanted = treatment.language
     kept = ", ".join(wanted.keep) or "every language"
@@ -196,6 +207,7 @@ Description = Callable[[pa.Table, pa.Table, Treatment], list[str]]
 DESCRIPTIONS: dict[str, Description] = {
     extract.STAGE: _extract_lines,
     "clean": _clean_lines,
+    "privacy": _privacy_lines,
     language.STAGE: _language_lines,
     filters.STAGE: _filter_lines,
 }

@@ -98,40 +98,41 @@ class FilterOptions:
     """Most line feeds to a word or mark (FineWeb's code)."""
 
 
-_NONE = {"min_": 0.0, "max_": math.inf, "drop": False}
+_OFF: dict[str, Any] = {"min_": 0.0, "max_": math.inf, "drop": False}
 _KEPT = ("drop_blocked_urls", "max_blocked_word_ratio", "min_line_words", "max_word_chars", "min_gram_count")
 # Every rule off but the user's own lists; the lengths that others are counted by as they are.
 UNBOUNDED = replace(
     FilterOptions(),
     **{
-        entry.name: _NONE[entry.name[:4]]
+        entry.name: _OFF[entry.name[:4]]
         for entry in fields(FilterOptions)
-        if entry.name[:4] in _NONE and entry.name not in _KEPT
+        if entry.name[:4] in _OFF and entry.name not in _KEPT
     },
 )
 PRESETS = {
     # What the papers kept of Common Crawl.
     "web": FilterOptions(),
-    # Verse, drama and dialogue: short lines, refrains and speakers' names, few full stops. Chapters may be short.
+    # Verse, drama and dialogue: short lines, refrains, speakers' names, few full stops; a file may be one saying. What
+    # is left to find are indexes and tables.
     "books": replace(
         UNBOUNDED,
         min_words=5,
         max_replacement_ratio=0.001,
         min_letter_ratio=0.5,
-        max_digit_ratio=0.3,
+        max_digit_ratio=0.1,
         min_mean_word_letters=3,
         max_mean_word_letters=10,
         max_symbol_ratio=0.3,
         max_ellipsis_ratio=0.5,
-        min_letter_word_ratio=0.6,
+        min_letter_word_ratio=0.55,
         min_stop_words=1,
         max_duplicate_paragraph_ratio=0.5,
         max_duplicate_paragraph_char_ratio=0.4,
         max_duplicate_line_ratio=0.5,
         max_duplicate_line_char_ratio=0.4,
-        max_top_2gram_ratio=0.30,
-        max_top_3gram_ratio=0.30,
-        max_top_4gram_ratio=0.30,
+        max_top_2gram_ratio=0.4,
+        max_top_3gram_ratio=0.4,
+        max_top_4gram_ratio=0.4,
         max_duplicate_5gram_ratio=0.30,
         max_duplicate_6gram_ratio=0.28,
         max_duplicate_7gram_ratio=0.26,
@@ -147,6 +148,7 @@ PRESETS = {
         max_bullet_ratio=1.0,
         min_letter_word_ratio=0.5,
         min_stop_words=1,
+        drop_lorem_ipsum=False,
         min_sentences=1,
         min_line_words=3,
         min_sentence_line_ratio=0.0,

@@ -42,9 +42,14 @@ def rule_values(row: pa.Table, treatment: Treatment) -> list[RuleValue]:
     for rule in RULES:
         fails, measured, bound = rule.judge(statistics, treatment.filters)
         value = None if np.isnan(measured[0]) else float(measured[0])
-        is_off = rule.bound.startswith("drop_") and not getattr(treatment.filters, rule.bound)
         is_least = rule.bound.startswith("min_")
         values.append(
-            RuleValue(rule.reason, value, None if is_off else float(bound), is_least, bool(fails[0]))
+            RuleValue(
+                rule.reason,
+                value,
+                None if rule.is_off(treatment.filters) else float(bound),
+                is_least,
+                bool(fails[0]),
+            )
         )
     return values

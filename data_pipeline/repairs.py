@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import ftfy
 
 from data_pipeline.clean import storable
+from data_pipeline.mojibake import QUOTED_ENTITY, SETTINGS, SUSPECT
+from data_pipeline.patterns import linear
 
-# As data_pipeline.clean asks it to work: quotes, ligatures, widths and the normal form are left alone.
-SETTINGS = ftfy.TextFixerConfig(
-    uncurl_quotes=False, fix_latin_ligatures=False, fix_character_width=False, normalization=None
-)
+# Every line that ftfy changes has one of these: what is wrongly decoded, a control character, another line end.
+_MAY_CHANGE = linear(f"{SUSPECT}|[\x00-\x08\x0b\x0d-\x1f\x7f\u2028\u2029\u206a-\u206f\ufeff\ufff9-\ufffc]")
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,20 @@ class Repair:
 
 def repairs(text: str) -> Iterator[Repair]:
     """The lines of a text that ftfy changes, and how; as ftfy.fix_text goes through a text."""
+    if not _MAY_CHANGE.search(text):
+        return
     settings = SETTINGS
     for line in io.StringIO(text, newline="\n"):
         if "<" in line:  # ftfy takes the rest for markup, in which entities stay
             settings = settings._replace(unescape_html=False)
-        if line.isascii() and "&" not in line and line.rstrip("\n").isprintable():
-            continue  # nothing that ftfy would change; most lines are such
+        if not _MAY_CHANGE.search(line):
+            continue
         if len(line) > settings.max_decode_length:
             continue  # ftfy cuts it into parts, and nobody reads an example of a million characters
-        after, steps = ftfy.fix_and_explain(line, settings)
+        keeps_entities = QUOTED_ENTITY.search(line) is not None
+        after, steps = ftfy.fix_and_explain(
+            line, settings._replace(unescape_html=False) if keeps_entities else settings
+        )
         if after != line:
             taken = tuple((step.action, str(step.parameter)) for step in steps or ())
             end = "\n" if line.endswith("\n") else ""

@@ -14,7 +14,8 @@ import pyarrow as pa
 S, I64, F64 = pa.string(), pa.int64(), pa.float64()
 
 # Contract (docs/workspace.md): corpus/documents. `metadata` is a JSON object of strings; `quality_score` is null where
-# no quality model was configured. A new column goes to the end, where a table that is there gets it, too.
+# no quality model was configured; `pii` is a JSON object of counts by kind of the personal data that was masked, {}
+# where there was none, null where none was looked for. A new column goes to the end, where a table that is there gets it, too.
 DOCUMENTS = pa.schema(
     [
         ("doc_id", S),
@@ -33,6 +34,7 @@ DOCUMENTS = pa.schema(
         ("text_hash", S),
         ("version", I64),
         ("quality_score", F64),
+        ("pii", S),
     ]
 )
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import ray
 import xxhash
 
-from data_pipeline import clean, decontaminate, extract, filters, language, minhash, schema
+from data_pipeline import clean, decontaminate, extract, filters, language, minhash, privacy, schema
 from data_pipeline.config import DedupConfig, RefreshConfig, SourceConfig, Treatment
 from data_pipeline.engine import from_tables, map_tables, stream
 from data_pipeline.quality import scoring
@@ -211,6 +211,8 @@ def process(table: pa.Table, treatment: Treatment) -> pa.Table:
     for _, step in STEPS:
         alive, removed = step(alive, treatment)
         parts.append(removed)
+    # Of what was removed before it was masked, a sample of the text is kept, too.
+    parts = [part if "pii" in part.column_names else privacy.mask(part, treatment.privacy) for part in parts]
     alive = schema.replace_column(alive, "signature", minhash.signatures(alive["text"], treatment.dedup))
     rows = [schema.conform(_identified(part), schema.STAGED) for part in (alive, *parts)]
     return pa.concat_tables(rows).sort_by("row_id")
@@ -230,6 +232,10 @@ def _clean(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
         return schema.keep_all(cleaned)
     unrepaired = before_repairs(table["text"].to_pylist(), cleaned["text"].to_pylist())
     return schema.keep_all(schema.replace_column(cleaned, "unrepaired", pa.array(unrepaired, pa.string())))
+
+
+def _mask(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
+    return schema.keep_all(privacy.mask(table, treatment.privacy))
 
 
 def _identify(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.Table]:
@@ -253,6 +259,7 @@ def _decontaminate(table: pa.Table, treatment: Treatment) -> tuple[pa.Table, pa.
 STEPS: tuple[tuple[str, Step], ...] = (
     (extract.STAGE, _extract),
     ("clean", _clean),
+    ("privacy", _mask),
     (language.STAGE, _identify),
     (filters.STAGE, _filter),
     (scoring.STAGE, _score),

@@ -220,6 +220,16 @@ def show_funnel(workspace: Workspace, version: dict[str, Any]) -> None:
         lines,
         title=f"What became of the documents (corpus version {version['version']})",
     )
+    masked = workspace.corpus.masked(version)
+    if masked:
+        table(
+            ["source", "kind", "masked", "documents"],
+            [
+                [row["source"], row["kind"], f"{row['count']:,}", f"{row['num_documents']:,}"]
+                for row in masked
+            ],
+            title="Personal data masked in the documents kept",
+        )
 
 
 def _stage_order(stage_and_reason: tuple[str, str]) -> tuple[int, str]:

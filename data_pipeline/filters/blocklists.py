@@ -101,8 +101,10 @@ def _hash(address: str) -> int:
 
 def _address(line: str, where: str) -> str:
     """The entry of a line as `_places` spells addresses."""
-    first, *rest = line.split()
-    entry = rest[0] if rest and not rest[0].startswith("#") and _is_ip(first) else first
+    first, *rest = re.split(r"\s#", line, maxsplit=1)[0].split()
+    entry = rest.pop(0) if rest and _is_ip(first) else first
+    if rest:
+        raise InputError(f"{where}: {line!r} is more than one entry; give each a line of its own")
     if match := HOST.fullmatch(entry.lower()):
         return match["name"]
     places = _places(entry if "://" in entry else f"http://{entry}")

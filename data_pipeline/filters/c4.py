@@ -8,12 +8,13 @@ curly bracket condemns the whole document, and the sentences are counted.
 from __future__ import annotations
 
 import numpy as np
-from data_pipeline.compiled import compiled
 
+from data_pipeline.compiled import compiled
 from data_pipeline.filters.characters import (
     CLOSING_QUOTE,
     DECIMAL,
     END_MARK,
+    PIVOT,
     PUNCTUATION,
     SPACE,
     SYMBOL,
@@ -27,14 +28,12 @@ def _codes(phrase: str) -> np.ndarray:
     return np.frombuffer(phrase.encode("utf-32-le"), np.uint32)
 
 
-_OPEN, _CLOSE, _CURLY, _L, _J, _P, _C, _U, _T = map(ord, "[]{ljpcut")
-_LOREM_IPSUM, _JAVASCRIPT = _codes("lorem ipsum"), _codes("javascript")
-_POLICY = tuple(
-    map(
-        _codes,
-        ("privacy policy", "cookie policy", "use cookies", "uses cookies", "use of cookies", "terms of use"),
-    )
-)
+_OPEN, _CLOSE, _J, _P, _V, _F, _K = map(ord, "[]jpvfk")
+_JAVASCRIPT, _LOREM_IPSUM = _codes("javascript"), _codes("lorem ipsum")
+_PRIVACY_POLICY, _COOKIE_POLICY = _codes("privacy policy"), _codes("cookie policy")
+_TERMS_OF_USE = _codes("terms of use")
+_USE_COOKIES, _USES_COOKIES = _codes("use cookies"), _codes("uses cookies")
+_USE_OF_COOKIES = _codes("use of cookies")
 _NOTES = (_codes("edit]"), _codes("citation needed]"))
 HAS_LOREM_IPSUM, HAS_JAVASCRIPT, HAS_POLICY, HAS_CURLY = 1, 2, 4, 8
 
@@ -72,7 +71,7 @@ def count_kept_sentences(
         is_cut, line_codes, line_flags = _without_citations(line_codes, line_flags)
         if needs_end_mark and not _ends_as_c4_asks(line_codes, line_flags):
             continue
-        found = _find_phrases(line_codes)
+        found = _find_phrases(line_codes, line_flags)
         placeholders += found & HAS_LOREM_IPSUM != 0
         if found & HAS_JAVASCRIPT:
             continue
@@ -113,7 +112,9 @@ def _line_words(flags: np.ndarray, start: int, end: int, chars_per_word: float) 
         while index < end and not flags[index] & (SPACE | UNSPACED):
             is_word |= flags[index] & SYMBOL == 0
             index += 1
-        is_beside = (begin > start and flags[begin - 1] & UNSPACED) or (index < end and flags[index] & UNSPACED)
+        is_beside = (begin > start and flags[begin - 1] & UNSPACED) or (
+            index < end and flags[index] & UNSPACED
+        )
         words += is_word or not is_beside
         longest = max(longest, index - begin)
     return words + unspaced / chars_per_word, longest
@@ -165,27 +166,35 @@ def _ends_as_c4_asks(codes: np.ndarray, flags: np.ndarray) -> bool:
 
 
 @compiled
-def _find_phrases(codes: np.ndarray) -> int:
-    """Which of the phrases a line holds, in capitals or not, as bits."""
+def _find_phrases(codes: np.ndarray, flags: np.ndarray) -> int:
+    """Which of the phrases a line holds, in capitals or not, as bits. Looked for where their rarest letter stands."""
     found = 0
     for index in range(len(codes)):
-        first = codes[index] | 32
-        if codes[index] == _CURLY:
+        if not flags[index] & PIVOT:
+            continue
+        letter = codes[index] | 32
+        if letter == _J:
+            found |= HAS_JAVASCRIPT * _stands_at(codes, index, _JAVASCRIPT)
+        elif letter == _P:
+            found |= HAS_LOREM_IPSUM * _stands_at(codes, index - 7, _LOREM_IPSUM)
+        elif letter == _V:
+            found |= HAS_POLICY * _stands_at(codes, index - 3, _PRIVACY_POLICY)
+        elif letter == _F:
+            found |= HAS_POLICY * _stands_at(codes, index - 7, _TERMS_OF_USE)
+        elif letter == _K:
+            found |= HAS_POLICY * _stands_at(codes, index - 3, _COOKIE_POLICY)
+            found |= HAS_POLICY * _stands_at(codes, index - 7, _USE_COOKIES)
+            found |= HAS_POLICY * _stands_at(codes, index - 8, _USES_COOKIES)
+            found |= HAS_POLICY * _stands_at(codes, index - 10, _USE_OF_COOKIES)
+        else:
             found |= HAS_CURLY
-        elif first == _L:
-            found |= HAS_LOREM_IPSUM if _stands_at(codes, index, _LOREM_IPSUM) else 0
-        elif first == _J:
-            found |= HAS_JAVASCRIPT if _stands_at(codes, index, _JAVASCRIPT) else 0
-        elif first == _P or first == _C or first == _U or first == _T:
-            for phrase in _POLICY:
-                found |= HAS_POLICY if _stands_at(codes, index, phrase) else 0
     return found
 
 
 @compiled
 def _stands_at(codes: np.ndarray, start: int, phrase: np.ndarray) -> bool:
     """Whether a phrase in lower case stands at `start`, in capitals or not."""
-    if start + len(phrase) > len(codes):
+    if start < 0 or start + len(phrase) > len(codes):
         return False
     for index in range(len(phrase)):
         code = codes[start + index]
@@ -214,7 +223,7 @@ def _sentences(flags: np.ndarray, starts: np.ndarray, ends: np.ndarray, first: i
 
 @compiled
 def _is_punctuation(flags: np.ndarray, start: int, end: int) -> bool:
+    is_all = True
     for index in range(start, end):
-        if not flags[index] & PUNCTUATION:
-            return False
-    return True
+        is_all &= flags[index] & PUNCTUATION != 0
+    return is_all

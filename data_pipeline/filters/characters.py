@@ -34,6 +34,7 @@ CLOSING_QUOTE = 1 << 16
 BULLET = 1 << 17
 WORD = 1 << 18  # part of a word in the sense of data_pipeline.words
 UNSPACED = 1 << 19  # a character of a script without spaces: a word of its own in that sense
+PIVOT = 1 << 20  # where c4.py looks for a phrase
 SCRIPT_SHIFT = 24
 # Scripts without spaces, numbered from 1 on; 0 is every other.
 SPACED, HAN, KANA, THAI, LAO, KHMER, BURMESE = range(7)
@@ -89,6 +90,7 @@ def table() -> np.ndarray:
         (CLOSERS, CLOSER),
         (CLOSING_QUOTES, CLOSING_QUOTE),
         (BULLETS, BULLET),
+        ("jJpPvVfFkK{", PIVOT),
     ):
         for char in characters:
             flags[ord(char)] |= flag

@@ -7,8 +7,8 @@ what blank lines part.
 from __future__ import annotations
 
 import numpy as np
-from data_pipeline.compiled import compiled
 
+from data_pipeline.compiled import compiled
 from data_pipeline.filters.characters import BULLET, CLOSER, END_MARK, SPACE
 from data_pipeline.filters.repetition import duplicates
 from data_pipeline.filters.tokens import hash_codes
@@ -62,9 +62,7 @@ def ends_in_ellipsis(codes: np.ndarray, start: int, end: int) -> bool:
     """Whether a line that is not empty ends in three full stops or the character for them."""
     if codes[end - 1] == _ELLIPSIS:
         return True
-    return (
-        end - start > 2 and codes[end - 1] == _STOP and codes[end - 2] == _STOP and codes[end - 3] == _STOP
-    )
+    return end - start > 2 and codes[end - 1] == _STOP and codes[end - 2] == _STOP and codes[end - 3] == _STOP
 
 
 @compiled

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from data_pipeline.compiled import compiled
 
+from data_pipeline.compiled import compiled
 from data_pipeline.words import mix64
 
 # Odd, so that the multiplication loses nothing.
@@ -71,7 +71,9 @@ def power(size: int) -> np.uint64:
 
 
 @compiled
-def top_gram(running: np.ndarray, ends: np.ndarray, size: int, gap: int, least: int, secret: np.uint64) -> int:
+def top_gram(
+    running: np.ndarray, ends: np.ndarray, size: int, gap: int, least: int, secret: np.uint64
+) -> int:
     """Characters in all occurrences of the most frequent run of `size` words, the earliest of those as frequent.
 
     Args:

@@ -7,13 +7,14 @@ from the peers' rule of the same name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from data_pipeline.filter_presets import FilterOptions
-from data_pipeline.filters.characters import SPACED
+from data_pipeline.filters.characters import LAO, SPACED, THAI
 from data_pipeline.filters.scripts import CHARS_PER_WORD
 from data_pipeline.schema import Verdict
 
@@ -41,6 +42,11 @@ class Rule:
     measure: Measure
     bound: str
     source: str
+
+    def is_off(self, options: FilterOptions) -> bool:
+        """Whether every document keeps the bound."""
+        bound = getattr(options, self.bound)
+        return not bound if self.bound.startswith(("min_", "drop_")) else math.isinf(bound)
 
     def judge(self, statistics: np.ndarray, options: FilterOptions) -> tuple[np.ndarray, np.ndarray, float]:
         """(which documents miss the bound, their values, the bound)."""
@@ -75,6 +81,11 @@ def _mean_word_letters(s: np.ndarray) -> np.ndarray:
 def _letter_words(s: np.ndarray) -> np.ndarray:
     letters = s["num_letter_words"] + s["num_unspaced"] / CHARS_PER_WORD[s["script"]]
     return _share(letters, _tokens(s))
+
+
+def _if_marked(s: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The values where sentences have end marks: Thai and Lao part them by spaces, as we do clauses."""
+    return np.where(np.isin(s["script"], (THAI, LAO)), np.nan, values)
 
 
 def _stop_words(s: np.ndarray) -> np.ndarray:
@@ -147,8 +158,13 @@ RULES = (
     ),
     Rule("lorem_ipsum", lambda s: s["num_placeholder_lines"], "drop_lorem_ipsum", C4),
     Rule("curly_bracket", lambda s: s["num_curly_lines"], "drop_curly_bracket", C4),
-    Rule("too_few_sentences", lambda s: s["num_sentences"], "min_sentences", C4),
-    Rule("too_few_sentence_lines", _of_lines("num_sentence_lines"), "min_sentence_line_ratio", FINEWEB),
+    Rule("too_few_sentences", lambda s: _if_marked(s, s["num_sentences"]), "min_sentences", C4),
+    Rule(
+        "too_few_sentence_lines",
+        lambda s: _if_marked(s, _share(s["num_sentence_lines"], s["num_lines"])),
+        "min_sentence_line_ratio",
+        FINEWEB,
+    ),
     Rule("too_many_short_lines", _of_lines("num_short_lines"), "max_short_line_ratio", FINEWEB),
     Rule("too_many_line_breaks", _of_tokens("num_line_feeds"), "max_line_feed_ratio", FINEWEB),
 )

@@ -58,21 +58,27 @@ STOP_WORDS = {
 _LANGUAGE_OF = {HAN: "zh", KANA: "ja"}
 
 
+# Slots of a language's table of stop words; with so many, nearly every other word meets an empty one.
+NUM_SLOTS = 256
+
+
 @cache
 def stop_words() -> tuple[dict[str, int], np.ndarray, np.ndarray]:
-    """({language: row}, row of each script or -1, uint64 hashes of each row's words, sorted, zeros in front).
+    """({language: row}, row of each script or -1, open-addressed tables of word hashes [rows, NUM_SLOTS]).
 
-    Row 0 is empty: no language of ours.
+    A hash stands in the slot of its lowest bits or in the next one that was free; empty ones hold 0. Row 0 is
+    empty: no language of ours.
     """
-    longest = max(len(words.split()) for words in STOP_WORDS.values())
-    hashes = np.zeros((len(STOP_WORDS) + 1, longest), np.uint64)
-    row_of = {}
-    for row, (language, words) in enumerate(STOP_WORDS.items(), start=1):
-        found = sorted(hash_word(word) for word in words.split())
-        hashes[row, longest - len(found) :] = found
-        row_of[language] = row
+    tables = np.zeros((len(STOP_WORDS) + 1, NUM_SLOTS), np.uint64)
+    row_of = {language: row for row, language in enumerate(STOP_WORDS, start=1)}
+    for language, row in row_of.items():
+        for value in map(hash_word, STOP_WORDS[language].split()):
+            slot = value % NUM_SLOTS
+            while tables[row, slot]:
+                slot = (slot + 1) % NUM_SLOTS
+            tables[row, slot] = value
     row_of_script = np.full(NUM_SCRIPTS, -1)
     row_of_script[[THAI, LAO, KHMER, BURMESE]] = 0
     for script, language in _LANGUAGE_OF.items():
         row_of_script[script] = row_of[language]
-    return row_of, row_of_script, hashes
+    return row_of, row_of_script, tables

@@ -105,21 +105,25 @@ def measure(
     Returns:
         One record of STATISTICS a text.
     """
-    row_of, row_of_script, stop_hashes = stop_words()
+    row_of, row_of_script, stop_tables = stop_words()
     stop_rows = np.array([row_of.get(language, 0) for language in languages], np.int64)
     statistics = np.zeros(len(texts), STATISTICS)
     start = 0
     for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
         rows = slice(start, start + len(chunk))
+        data, offsets = words.utf8(chunk)
+        # The bytes of an empty column can be written to: to numba another type, to be compiled for once more.
+        data.setflags(write=False)
         _measure(
-            *words.utf8(chunk),
+            data,
+            offsets.astype(np.int64),
             characters.table(),
             words.tables()[1],
             blocked.phrases,
             blocked.lengths,
             stop_rows[rows],
             row_of_script,
-            stop_hashes,
+            stop_tables,
             ABBREVIATION_HASHES,
             CHARS_PER_WORD,
             float(options.short_line_chars),
@@ -144,7 +148,7 @@ def _measure(
     phrase_lengths: np.ndarray,
     stop_rows: np.ndarray,
     stop_row_of_script: np.ndarray,
-    stop_hashes: np.ndarray,
+    stop_tables: np.ndarray,
     abbreviations: np.ndarray,
     chars_per_word: np.ndarray,
     short_line_chars: float,
@@ -194,7 +198,7 @@ def _measure(
         hashes = _count_tokens(codes, flags, token_starts, token_ends, out)
         stop_row = stop_row_of_script[out.script]
         stop_row = stop_rows[document] if stop_row < 0 else stop_row
-        out.num_stop_words = _count_stop_words(hashes, stop_hashes[stop_row]) if stop_row else -1
+        out.num_stop_words = _count_stop_words(hashes, stop_tables[stop_row]) if stop_row else -1
         _count_grams(hashes, token_ends - token_starts, scale, min_gram_count, secret, out)
 
 
@@ -220,27 +224,31 @@ def _decode(data: np.ndarray, start: int, end: int, table: np.ndarray) -> tuple[
 
 @compiled
 def _count_characters(codes: np.ndarray, flags: np.ndarray, out: np.record) -> None:
-    out.num_chars = len(codes)
+    spaces = letters = digits = num_words = unspaced = hash_signs = feeds = replacements = ellipses = 0
     was_word = False
-    stops = ellipses = 0  # in the run that ends here
+    num_stops = num_ellipses = 0  # in the run that ends here
     for index in range(len(codes)):
         code, flag = codes[index], flags[index]
-        out.num_visible += flag & SPACE == 0
-        out.num_letters += flag & LETTER != 0
-        out.num_digits += flag & DECIMAL != 0
+        spaces += flag & SPACE != 0
+        letters += flag & LETTER != 0
+        digits += flag & DECIMAL != 0
         is_word = flag & WORD != 0
-        out.num_words += (is_word and not was_word) or flag & UNSPACED != 0
+        num_words += (is_word and not was_word) or flag & UNSPACED != 0
         was_word = is_word
-        out.num_unspaced += flag & UNSPACED != 0
+        unspaced += flag & UNSPACED != 0
         if not flag & (SYMBOL | SPACE):
-            stops = ellipses = 0
+            num_stops = num_ellipses = 0
             continue
-        out.num_replacements += code == _REPLACEMENT
-        out.num_hash_signs += code == _HASH_SIGN
-        out.num_line_feeds += code == _FEED
-        stops = stops + 1 if code == _STOP else 0
-        ellipses = ellipses + 1 if code == _ELLIPSIS else 0
-        out.num_ellipses += (stops > 0 and stops % 3 == 0) or ellipses % 2 == 1
+        replacements += code == _REPLACEMENT
+        hash_signs += code == _HASH_SIGN
+        feeds += code == _FEED
+        num_stops = num_stops + 1 if code == _STOP else 0
+        num_ellipses = num_ellipses + 1 if code == _ELLIPSIS else 0
+        ellipses += (num_stops > 0 and num_stops % 3 == 0) or num_ellipses % 2 == 1
+    out.num_chars, out.num_visible = len(codes), len(codes) - spaces
+    out.num_letters, out.num_digits, out.num_words, out.num_unspaced = letters, digits, num_words, unspaced
+    out.num_replacements, out.num_hash_signs = replacements, hash_signs
+    out.num_ellipses, out.num_line_feeds = ellipses, feeds
 
 
 @compiled
@@ -260,7 +268,7 @@ def _script(flags: np.ndarray, num_spaced: int, chars_per_word: np.ndarray) -> i
         counts[HAN] += counts[KANA]
         counts[KANA] = 0
     words = (counts / chars_per_word).sum()
-    return np.argmax(counts) if words > 0 and words >= num_spaced else SPACED
+    return int(np.argmax(counts)) if words > 0 and words >= num_spaced else SPACED
 
 
 @compiled
@@ -292,14 +300,19 @@ def _count_tokens(
 
 
 @compiled
-def _count_stop_words(hashes: np.ndarray, stop_hashes: np.ndarray) -> int:
-    """How many different of the sorted stop hashes occur; entries of 0 fill the list up."""
-    seen = np.zeros(len(stop_hashes), np.bool_)
+def _count_stop_words(hashes: np.ndarray, table: np.ndarray) -> int:
+    """How many different words of a row of scripts.stop_words() occur."""
+    last = len(table) - 1
+    is_new = np.ones(len(table), np.bool_)
+    count = 0
     for value in hashes:
-        place = np.searchsorted(stop_hashes, value)
-        if place < len(stop_hashes) and stop_hashes[place] == value:
-            seen[place] = True
-    return seen.sum()
+        slot = np.int64(value & np.uint64(last))
+        while table[slot] != 0 and table[slot] != value:
+            slot = (slot + 1) & last
+        if table[slot] != 0 and is_new[slot]:
+            is_new[slot] = False
+            count += 1
+    return count
 
 
 @compiled

@@ -16,8 +16,8 @@ one token boundary in 1,000 differs. Time is linear in the length of a text, wha
 from __future__ import annotations
 
 import numpy as np
-from data_pipeline.compiled import compiled
 
+from data_pipeline.compiled import compiled
 from data_pipeline.filters.characters import (
     BEFORE_STOP,
     CURRENCY,
@@ -35,12 +35,13 @@ from data_pipeline.filters.characters import (
 )
 from data_pipeline.words import mix64
 
-ABBREVIATIONS = """
+_ABBREVIATIONS = """
 Adm. Bros. Co. Corp. Dr. Gen. Gov. Inc. Jr. Ltd. Messrs. Mr. Mrs. Ms. Mt. Ph.D. Prof. Rep. Rev. Sen. Sr. St. co. vs.
 Jan. Feb. Mar. Apr. Jun. Jul. Aug. Sep. Sept. Oct. Nov. Dec.
 Ak. Ala. Ariz. Ark. Calif. Colo. Conn. Del. Fla. Ga. Ia. Id. Ill. Ind. Kan. Kans. Ky. La. Mass. Md. Mich. Minn. Miss.
 Mo. Mont. Neb. Nebr. Nev. Okla. Ore. Pa. Tenn. Va. Wash. Wis.
-""".split()
+"""
+ABBREVIATIONS = _ABBREVIATIONS.split()
 _LONGEST_ABBREVIATION = max(map(len, ABBREVIATIONS))
 _STOP, _COMMA, _COLON, _SLASH, _AT, _PLUS, _PERCENT, _LESS, _ELLIPSIS = map(ord, ".,:/@+%<\u2026")
 _APOSTROPHE, _CURLY_APOSTROPHE, _MINUS, _UNDERSCORE = map(ord, "'\u2019-_")
@@ -139,8 +140,12 @@ def _cut(
         peeled[depth] = end
         depth += 1
         end -= length
+    is_plain, has_stop = True, False
+    for index in range(start, end):
+        is_plain &= flags[index] & (LETTER | DIGIT) != 0
+        has_stop |= codes[index] == _STOP
     if start < end:
-        if _is_address(codes, flags, start, end):
+        if is_plain or (has_stop and _is_address(codes, flags, start, end)):
             starts[count], ends[count] = start, end
             count += 1
         else:
@@ -179,7 +184,7 @@ def _suffix(codes: np.ndarray, flags: np.ndarray, start: int, end: int, abbrevia
         return _final_stop(codes, flags, start, end, abbreviations)
     if end - start < 2:
         return 0
-    if flags[end - 2] & DIGIT and (code == _PLUS or code == _PERCENT or flags[end - 1] & CURRENCY):
+    if flags[end - 2] & DIGIT and (code in (_PLUS, _PERCENT) or flags[end - 1] & CURRENCY):
         return 1
     return _contraction(codes, flags, start, end)
 
@@ -214,31 +219,37 @@ def _is_abbreviation(
             return True
     value = hash_codes(codes, start, end)
     place = np.searchsorted(abbreviations, value)
-    return place < len(abbreviations) and abbreviations[place] == value
+    return bool(place < len(abbreviations) and abbreviations[place] == value)
 
 
 @compiled
 def _contraction(codes: np.ndarray, flags: np.ndarray, start: int, end: int) -> int:
     """Length of n't, 's, 'd, 'm, 'll, 're or 've at the end of a word, 0 for none."""
     last, before = codes[end - 1] | 32, codes[end - 2]
-    if before == _APOSTROPHE or before == _CURLY_APOSTROPHE:
+    if before in (_APOSTROPHE, _CURLY_APOSTROPHE):
         if last == _S:
             return 2 if end - start > 2 else 0
         if last == _T and end - start > 3 and codes[end - 3] | 32 == _N and flags[start] & LETTER:
             return 3
-        return 2 if (last == _D or last == _M) and end - start > 2 and flags[start] & LETTER else 0
+        return 2 if (last in (_D, _M)) and end - start > 2 and flags[start] & LETTER else 0
     if end - start < 4 or not flags[start] & LETTER:
         return 0
     mark, second = codes[end - 3], before | 32
     if mark != _APOSTROPHE and mark != _CURLY_APOSTROPHE:
         return 0
-    is_one = (second == _L and last == _L) or ((second == _R or second == _V) and last == _E)
+    is_one = (second == _L and last == _L) or ((second in (_R, _V)) and last == _E)
     return 3 if is_one else 0
 
 
 @compiled
 def _cut_inside(
-    codes: np.ndarray, flags: np.ndarray, start: int, end: int, starts: np.ndarray, ends: np.ndarray, count: int
+    codes: np.ndarray,
+    flags: np.ndarray,
+    start: int,
+    end: int,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    count: int,
 ) -> int:
     """Write the tokens of a word whose outer marks are off; the new number of tokens."""
     begin = index = start
@@ -332,7 +343,7 @@ def _is_host(codes: np.ndarray, flags: np.ndarray, start: int, end: int) -> bool
             label = index + 1
         elif code in _PATH or code == _COLON:
             break
-        elif flags[index] & (LETTER | DIGIT) or code == _MINUS or code == _UNDERSCORE:
+        elif flags[index] & (LETTER | DIGIT) or code in (_MINUS, _UNDERSCORE):
             are_digits &= flags[index] & DIGIT != 0
         else:
             return False
@@ -350,4 +361,4 @@ def _is_host(codes: np.ndarray, flags: np.ndarray, start: int, end: int) -> bool
         index += 1
         while index < end and flags[index] & DIGIT:
             index += 1
-    return index == end or codes[index] in _PATH
+    return bool(index == end or codes[index] in _PATH)

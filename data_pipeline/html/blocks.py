@@ -51,8 +51,20 @@ ASIDES = re.compile(r"<(nav|footer|aside|select|template)(?=[\s>])")
 MAX_CUTS = 10_000
 
 
+# A tag and its attributes, as a browser reads them. The parser takes quadratic time for the attributes of one tag:
+# 31,000 of them are 2 s, and a page smaller than LARGE_PAGE has not much more.
+ATTRIBUTE = re.compile(
+    r"[ \t\n\f\r/]*+[^ \t\n\f\r/>][^ \t\n\f\r/>=]*+"
+    r"(?:[ \t\n\f\r]*+=[ \t\n\f\r]*+(?:\"[^\"]*+\"?|'[^']*+'?|[^ \t\n\f\r>]*+))?+"
+)
+TAG = re.compile(rf"<[a-zA-Z][^ \t\n\f\r/>]*+(?:{ATTRIBUTE.pattern})*+")
+LARGE_PAGE = 128 << 10
+LONG_TAG = 1000
+MAX_SQUARED_ATTRIBUTES = 1_000_000_000
+
+
 class PageTooComplex(ValueError):
-    """More tags or blocks than any page that people read has."""
+    """More tags, attributes or blocks than any page that people read has."""
 
 
 @dataclass(slots=True)
@@ -106,13 +118,15 @@ def parse_page(html: str, with_asides: bool = False) -> lxml.etree._Element | No
         with_asides: with what elements hold that are navigation or the like.
 
     Raises:
-        PageTooComplex: more than MAX_TAGS tags.
+        PageTooComplex: more tags, or more attributes in one, than the parser can take in a few seconds.
     """
     html = _without_code(html)
     if not with_asides:
         html = _without_asides(html)
     if html.count("<") > MAX_TAGS:
         raise PageTooComplex(f"more than {MAX_TAGS} tags")
+    if len(html) > LARGE_PAGE and _squared_attributes(html) > MAX_SQUARED_ATTRIBUTES:
+        raise PageTooComplex("a tag with more than ten thousand attributes")
     if not html.strip():
         return None
     parser = lxml.etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
@@ -162,14 +176,23 @@ def _without_asides(html: str) -> str:
     """The page with nothing between the tags of asides; those that hold another of their kind are left alone."""
     pieces: list[str] = []
     position = 0
+    ends: dict[str, int] = {}  # the next end tag of each kind; -1 where there is no more
     for found in islice(ASIDES.finditer(html), MAX_CUTS):
-        tag = found[1]
-        end = html.find(f"</{tag}", found.end())
-        if found.start() < position or end < 0 or html.find(f"<{tag}", found.end(), end) >= 0:
+        tag, inside = found[1], found.end()
+        end = ends.get(tag, 0)
+        if 0 <= end < inside:
+            end = ends[tag] = html.find(f"</{tag}", inside)
+        if found.start() < position or end < 0 or html.find(f"<{tag}", inside, end) >= 0:
             continue
         pieces += html[position : found.start()], f"<{tag}>"
         position = end
     return "".join(pieces) + html[position:]
+
+
+def _squared_attributes(html: str) -> int:
+    """What the attributes of long tags cost to parse: the squares of their numbers, summed."""
+    tags = (found[0] for found in TAG.finditer(html) if found.end() - found.start() > LONG_TAG)
+    return sum(len(ATTRIBUTE.findall(tag)) ** 2 for tag in tags)
 
 
 class _Reader:

@@ -38,7 +38,7 @@ FRAMES = frozenset(["article", "div", "main", "section"])
 
 WORD = re.compile("[a-z]+")
 FURNITURE_WORDS = frozenset(
-    (
+    WORD.findall(
         # the way around the site
         "nav navs navi navbar navbox navigation subnav submenu menu menus pagination pager paging prev previous next "
         "toc toolbar dropdown masthead topbar skip foot footer footers colophon copyright legal side sidebar sidebars "
@@ -63,7 +63,7 @@ FURNITURE_WORDS = frozenset(
         "noprint visuallyhidden expand collapsed placeholder editsection "
         # media
         "embed embedded embeds slide slides slider slideshow carousel gallery attachment viewport player video"
-    ).split()
+    )
 )
 # Names of several words, and parts of names.
 FURNITURE_NAMES = re.compile(
@@ -121,7 +121,9 @@ def hints_of(
     if hidden == "true" or not HIDDEN_CLASSES.isdisjoint(classes) or (style and HIDDEN_STYLE.search(style)):
         marks |= FURNITURE
     if tag in MARKABLE:
-        names = "\n".join((_spelled(" ".join([name for name in classes if not name.startswith(LABELS)])), id_))
+        names = "\n".join(
+            (_spelled(" ".join([name for name in classes if not name.startswith(LABELS)])), id_)
+        )
         marks |= _marks(names, tag)
         if role and "nav" in role.lower():
             marks |= FURNITURE

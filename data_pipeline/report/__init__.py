@@ -82,6 +82,7 @@ def write_report(corpus: Corpus, version: dict[str, Any], path: Path, tokens: Pa
         other_reasons=reasons[sections.MAX_REASONS :],
         distributions=sections.distributions(funnel, measures),
         languages=sections.languages(funnel, measures),
+        masked=sections.masked(corpus.masked(version), funnel, shown),
         domains=sections.domains(measures),
         duplicates=sections.duplicates(measures, found),
         repairs=sections.repairs(found),

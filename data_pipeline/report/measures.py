@@ -6,7 +6,7 @@ texts of a corpus.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import xxhash
 
 from data_pipeline import schema
@@ -24,7 +25,7 @@ from data_pipeline.crawl.scope import registered_domain
 BINS_A_DECADE, NUM_DECADES, SCORE_BINS = 8, 8, 25
 SCORES = tuple(name for name in ("lang_score", "quality_score") if name in TABLES["removed"].names)
 EXAMPLES_A_REASON, VALUES_A_REASON, MAX_LARGEST = 4, 200, 10
-MAX_DOMAINS = 500_000
+MAX_HOSTS = 500_000
 BATCH_ROWS = 16_384
 REASON = ("source", "stage", "reason")
 HOST = r"^https?://(?:[^/?#@]*@)?(?P<host>[^/?#:]+)"
@@ -55,7 +56,7 @@ class Measures:
     lengths: dict[str, np.ndarray] = field(default_factory=lambda: _arrays(2, BINS_A_DECADE * NUM_DECADES))
     scores: dict[tuple[str, str], np.ndarray] = field(default_factory=lambda: _arrays(2, SCORE_BINS))
     languages: dict[tuple[str, str], np.ndarray] = field(default_factory=lambda: _arrays(4))
-    domains: dict[tuple[str, str], np.ndarray] = field(default_factory=lambda: _arrays(2))
+    domains: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     has_all_domains: bool = True
     examples: dict[tuple[str, ...], list[dict[str, Any]]] = field(default_factory=dict)
     values: dict[tuple[str, ...], list[dict[str, Any]]] = field(default_factory=dict)
@@ -80,13 +81,14 @@ def measure(
     """
     found = Measures()
     kinds = inputs.group_by(["source", "kind"]).aggregate([]).to_pylist()
-    places = {row["source"] for row in kinds if row["kind"] not in ("books", "wiki")}
-    clusters = _removed(corpus, version, shown, reasons, places, found)
+    hosts = _Hosts({row["source"] for row in kinds if row["kind"] not in ("books", "wiki")})
+    clusters = _removed(corpus, version, shown, reasons, hosts, found)
     keepers, found.cluster_sizes = np.unique(clusters, return_counts=True)
     found.cluster_sizes += 1
     order = np.lexsort((keepers, -found.cluster_sizes))[:MAX_LARGEST]
     largest = dict(zip(keepers[order].tolist(), found.cluster_sizes[order].tolist(), strict=True))
-    _kept(corpus, version, shown, places, largest, found)
+    _kept(corpus, version, shown, hosts, largest, found)
+    found.domains, found.has_all_domains = hosts.domains(), hosts.is_whole
     return found
 
 
@@ -95,7 +97,7 @@ def _removed(
     version: dict[str, Any],
     shown: Mapping[str, str],
     reasons: Collection[tuple[str, str]],
-    places: Collection[str],
+    hosts: _Hosts,
     found: Measures,
 ) -> np.ndarray:
     """Count removed documents; return a number for the kept document of each duplicate."""
@@ -106,7 +108,7 @@ def _removed(
     columns = ["doc_id", *REASON, "uri", "duplicate_of", "similarity", "value", "threshold", "text_sample"]
     for rows in _batches(corpus, "removed", version, [*columns, "num_chars", "num_words", "lang", *SCORES]):
         with_text = rows.filter(pc.invert(pc.is_in(rows["stage"], pa.array(schema.BEFORE_TEXT))))
-        _count_domains(with_text, shown, places, REMOVED, found)
+        hosts.add(with_text, shown, REMOVED)
         _count_texts(_renamed(with_text, shown), REMOVED, found)
         rows = _renamed(rows, shown)
         is_wanted = pc.is_in(pc.binary_join_element_wise(rows["stage"], rows["reason"], " "), wanted)
@@ -124,14 +126,14 @@ def _kept(
     corpus: Corpus,
     version: dict[str, Any],
     shown: Mapping[str, str],
-    places: Collection[str],
+    hosts: _Hosts,
     largest: Mapping[int, int],
     found: Measures,
 ) -> None:
     numbers = np.array(sorted(largest), np.uint64)
     columns = ["doc_id", "source", "uri", "num_chars", "num_words", "lang", *SCORES]
     for rows in _batches(corpus, "documents", version, columns):
-        _count_domains(rows, shown, places, KEPT, found)
+        hosts.add(rows, shown, KEPT)
         rows = _renamed(rows, shown)
         _count_texts(rows, KEPT, found)
         if largest:
@@ -145,14 +147,16 @@ def _kept(
 def _batches(
     corpus: Corpus, table: str, version: dict[str, Any], columns: Sequence[str]
 ) -> Iterator[pa.Table]:
-    """A table's rows, a bounded number at a time and few ahead of it."""
-    rows = corpus.scan(table, version)
-    known = [name for name in columns if name in rows.schema.names]
-    for batch in rows.to_batches(
-        columns=known, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1
-    ):
-        if batch.num_rows:
-            yield pa.table(batch)
+    """A table's rows, a bounded number at a time; columns that came later than a file are null.
+
+    File by file: a scan of the dataset reads ahead of a slow reader, up to a gigabyte.
+    """
+    fields = pa.schema([TABLES[table].field(name) for name in columns if name in TABLES[table].names])
+    for path in corpus.files(table, version):
+        with pq.ParquetFile(path) as file:
+            known = [name for name in fields.names if name in file.schema_arrow.names]
+            for batch in file.iter_batches(BATCH_ROWS, columns=known):
+                yield schema.conform(pa.table(batch), fields)
 
 
 def _renamed(rows: pa.Table, shown: Mapping[str, str]) -> pa.Table:
@@ -200,23 +204,40 @@ def _score_bins(scores: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------ domains
 
 
-def _count_domains(
-    rows: pa.Table, shown: Mapping[str, str], places: Collection[str], side: int, found: Measures
-) -> None:
-    rows = rows.select(["source", "uri"]).filter(
-        pc.is_in(rows["source"], pa.array(sorted(places), pa.string()))
-    )
-    hosts = pc.struct_field(pc.extract_regex(pc.utf8_lower(rows["uri"]), HOST), "host")
-    groups = pa.table({"source": rows["source"], "host": hosts}).group_by(["source", "host"])
-    for row in groups.aggregate([([], "count_all")]).to_pylist():
-        if row["host"]:
-            source = shown.get(row["source"], row["source"])
-            found.domains[source, registered_domain(row["host"])][side] += row["count_all"]
-    if len(found.domains) > MAX_DOMAINS:
-        found.has_all_domains = False
-        largest = sorted(found.domains.items(), key=lambda entry: (-entry[1].sum(), entry[0]))
-        for key, _ in largest[MAX_DOMAINS // 2 :]:
-            del found.domains[key]
+class _Hosts:
+    """Web pages by source and host, kept and removed.
+
+    Args:
+        places: the sources whose pages count.
+    """
+
+    def __init__(self, places: Collection[str]) -> None:
+        self._places = pa.array(sorted(places), pa.string())
+        self._counts: tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]] = (Counter(), Counter())
+        self.is_whole = True
+
+    def add(self, rows: pa.Table, shown: Mapping[str, str], side: int) -> None:
+        """Count the pages among some documents."""
+        rows = rows.select(["source", "uri"]).filter(pc.is_in(rows["source"], self._places))
+        hosts = pc.struct_field(pc.extract_regex(pc.utf8_lower(rows["uri"]), HOST), "host")
+        groups = pa.table({"source": rows["source"], "host": hosts}).group_by(["source", "host"])
+        counts = self._counts[side]
+        for row in groups.aggregate([([], "count_all")]).to_pylist():
+            if row["host"]:
+                counts[shown.get(row["source"], row["source"]), row["host"]] += row["count_all"]
+        if len(counts) > MAX_HOSTS:
+            self.is_whole = False
+            most = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[: MAX_HOSTS // 2]
+            counts.clear()
+            counts.update(dict(most))
+
+    def domains(self) -> dict[tuple[str, str], np.ndarray]:
+        """{(source, registered domain): pages [kept, removed]}."""
+        found: dict[tuple[str, str], np.ndarray] = _arrays(2)
+        for side, counts in enumerate(self._counts):
+            for (source, host), count in counts.items():
+                found[source, registered_domain(host)][side] += count
+        return found
 
 
 # ------------------------------------------------------------------------------------------------------ samples

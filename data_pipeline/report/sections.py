@@ -185,6 +185,29 @@ def languages(funnel: Funnel, measures: Measures) -> list[Row]:
     return rows
 
 
+def masked(rows: Sequence[Row], funnel: Funnel, shown: Mapping[str, str]) -> list[Row]:
+    """Of each source the personal data that was masked, by kind.
+
+    Args:
+        rows: as Corpus.masked gives them.
+        shown: as `shown_sources` gives it.
+    """
+    totals: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        source = shown.get(row["source"], row["source"])
+        empty = {
+            "source": source,
+            "kind": row["kind"],
+            "count": 0,
+            "num_documents": 0,
+            "kept": funnel.kept(source),
+        }
+        cell = totals.setdefault((source, row["kind"]), empty)
+        cell["count"] += row["count"]
+        cell["num_documents"] += row["num_documents"]
+    return list(totals.values())
+
+
 def domains(measures: Measures) -> Row:
     """The domains with the most pages kept, and those with the most removed."""
     rows: list[Row] = [

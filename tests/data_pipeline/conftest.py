@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import workflows  # noqa: F401  it sets Ray's environment, which Ray reads when it is imported
+
+
+@pytest.fixture(scope="session")
+def real_documents(shared_data: Path) -> Callable[[str], pa.Table]:
+    """The documents of a collection of benchmarks.documents by its name; each is read once."""
+    from benchmarks.documents import load
+
+    return cache(partial(load, shared_data))
 
 
 @pytest.fixture(scope="package")

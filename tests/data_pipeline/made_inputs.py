@@ -143,7 +143,10 @@ def prose(seed: int, num_words: int = 160) -> str:
     while num_words > 0:
         length = min(num_words, rng.randint(7, 14))
         num_words -= length
-        sentences.append(" ".join(rng.choice(VOCABULARY) for _ in range(length)).capitalize() + ".")
+        words = [rng.choice(VOCABULARY) for _ in range(length)]
+        # English has its small words, and the rules for web pages look for them.
+        words[2:4] = ["with", "the"][: max(0, length - 2)]
+        sentences.append(" ".join(words).capitalize() + ".")
     return " ".join(sentences)
 
 

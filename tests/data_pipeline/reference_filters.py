@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from functools import cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 
 from data_pipeline.filter_presets import FilterOptions
 from data_pipeline.filters.characters import (
@@ -99,16 +100,19 @@ PLAIN = re.compile(r"[^\W_]+")
 
 
 def tokens(text: str) -> list[str]:
+    return [token for run in text.split() for token in tokens_of_run(run)]
+
+
+@lru_cache(1 << 16)
+def tokens_of_run(run: str) -> list[str]:
     found: list[str] = []
-    for run in text.split():
-        if PLAIN.fullmatch(run) and not UNSPACED.search(run):
-            found.append(run)
-            continue
+    if PLAIN.fullmatch(run) and not UNSPACED.search(run):
+        found.append(run)
+    else:
         piece = ""
         for char in run:
             if is_unspaced(char):
-                found += cut(piece)
-                found.append(char)
+                found += [*cut(piece), char]
                 piece = ""
             else:
                 piece += char
@@ -344,51 +348,66 @@ def num_sentences(words: list[str]) -> int:
 # -------------------------------------------------------------------------------------------------------- all
 
 
-def script_of(text: str, num_spaced: int) -> int:
-    counts = {script: 0 for script in BLOCKS}
-    for char in filter(is_unspaced, text):
-        (script,) = (script for script, block in SCRIPTS.items() if block.match(char))
-        counts[script] += 1
-    if counts[KANA] * 9 >= counts[HAN]:
-        counts[KANA], counts[HAN] = counts[KANA] + counts[HAN], 0
-    else:
-        counts[HAN], counts[KANA] = counts[KANA] + counts[HAN], 0
+def script_of(characters: Counter[str], num_spaced: int) -> int:
+    counts = dict.fromkeys(sorted(BLOCKS), 0)
+    for char, count in characters.items():
+        if is_unspaced(char):
+            (script,) = (script for script, block in SCRIPTS.items() if block.match(char))
+            counts[script] += count
+    mixed = counts[KANA] + counts[HAN]
+    is_japanese = counts[KANA] * 9 >= counts[HAN]
+    counts |= {KANA: mixed if is_japanese else 0, HAN: 0 if is_japanese else mixed}
     num_words = sum(count / CHARS_PER_WORD[script] for script, count in counts.items())
-    return max(sorted(counts), key=lambda script: counts[script]) if num_words and num_words >= num_spaced else SPACED
+    return max(counts, key=lambda script: counts[script]) if num_words and num_words >= num_spaced else SPACED
+
+
+@cache
+def is_word(token: str) -> bool:
+    return not all(map(is_symbol, token))
+
+
+@cache
+def has_letter(token: str) -> bool:
+    return any(map(is_letter, token))
 
 
 def measure(text: str, language: str, options: FilterOptions) -> dict[str, int]:
     """The counts of data_pipeline.filters.statistics.STATISTICS."""
-    num_unspaced = sum(map(is_unspaced, text))
-    script = script_of(text, count_words(text) - num_unspaced)
+    characters = Counter(text)
+
+    def number_of(kind: Callable[[str], bool]) -> int:
+        return sum(count for char, count in characters.items() if kind(char))
+
+    num_words, num_unspaced = count_words(text), number_of(is_unspaced)
+    script = script_of(characters, num_words - num_unspaced)
     scale = CHARS_PER_WORD[script]
     lines = lines_of(text)
     paragraphs = ["\n".join(paragraph) for paragraph in paragraphs_of(text)]
     words = tokens(text)
     spaced = [word for word in words if not is_unspaced(word[0])]
-    real = [word for word in spaced if not all(map(is_symbol, word))]
+    real = [word for word in spaced if is_word(word)]
     short = options.short_line_chars * (1 if script == SPACED else scale / CHARS_PER_SPACED_WORD)
-    num_repeated_lines, repeated_line_chars = find_duplicates(lines)
-    num_repeated_paragraphs, _ = find_duplicates(paragraphs)
+    repeated_lines, repeated_line_chars = find_duplicates(lines)
+    repeated_paragraphs, repeated_paragraph_chars = find_duplicates(paragraphs)
     sentences, placeholders, brackets = c4(text, scale, options)
     stops = {SPACED: STOP_WORDS.get(language), HAN: STOP_WORDS["zh"], KANA: STOP_WORDS["ja"]}.get(script)
     counts = {
         "num_chars": len(text),
-        "num_visible": sum(not char.isspace() for char in text),
-        "num_letters": sum(map(is_letter, text)),
-        "num_digits": sum(category(char) == "Nd" for char in text),
+        "num_visible": number_of(lambda char: not char.isspace()),
+        "num_letters": number_of(is_letter),
+        "num_digits": number_of(lambda char: category(char) == "Nd"),
         "num_replacements": text.count("\ufffd"),
         "num_hash_signs": text.count("#"),
         "num_ellipses": text.count("...") + len(re.findall("\u2026\u2026?", text)),
         "num_line_feeds": text.count("\n"),
-        "num_words": count_words(text),
+        "num_words": num_words,
         "num_blocked_words": 0,
         "is_blocked_url": 0,
         "script": script,
         "num_unspaced": num_unspaced,
         "num_spaced_words": len(real),
         "spaced_word_letters": sum(num_letters(char) for word in real for char in word),
-        "num_letter_words": sum(any(map(is_letter, word)) for word in spaced),
+        "num_letter_words": sum(map(has_letter, spaced)),
         "num_marks": len(spaced) - len(real),
         "num_stop_words": len(set(words) & set(stops.split())) if stops else -1,
         "num_lines": len(lines),
@@ -396,11 +415,11 @@ def measure(text: str, language: str, options: FilterOptions) -> dict[str, int]:
         "num_ellipsis_lines": sum(line.endswith(("...", "\u2026")) for line in lines),
         "num_sentence_lines": sum(map(ends_sentence, lines)),
         "num_short_lines": sum(len(line) <= short for line in lines),
-        "num_repeated_lines": num_repeated_lines,
+        "num_repeated_lines": repeated_lines,
         "repeated_line_chars": repeated_line_chars,
         "num_paragraphs": len(paragraphs),
-        "num_repeated_paragraphs": num_repeated_paragraphs,
-        "repeated_paragraph_chars": find_duplicates(paragraphs)[1],
+        "num_repeated_paragraphs": repeated_paragraphs,
+        "repeated_paragraph_chars": repeated_paragraph_chars,
         "num_sentences": sentences,
         "num_placeholder_lines": placeholders,
         "num_curly_lines": brackets,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.data._internal.execution import resource_manager, streaming_executor_state
 
 from data_pipeline import schema
 from data_pipeline.config import CleanConfig, DedupConfig, LanguageConfig, RefreshConfig, SourceConfig
@@ -321,7 +323,11 @@ def test_a_source_is_treated_by_options_of_its_own(tmp_path: Path) -> None:
     common = SourceConfig(name="common", paths=[str(tmp_path / "b.jsonl")])
     config = RefreshConfig(sources=[own, common], language=LanguageConfig(keep=["en", "de"]))
     assert config.of(common) == dataclasses.replace(
-        config.of(own), language=config.language, clean=config.clean, filters=PRESETS["permissive"]
+        config.of(own),
+        language=config.language,
+        # Lines of stock are taken out of web pages only, where nothing else is said.
+        clean=dataclasses.replace(config.clean, stock_lines=False),
+        filters=PRESETS["permissive"],
     )
     run(tmp_path / "ws", config)
     corpus = Corpus(tmp_path / "ws" / "corpus")
@@ -570,3 +576,10 @@ def run_elsewhere(base: Path, config: RefreshConfig) -> Corpus:
     corpus = Corpus(base / "elsewhere" / "corpus")
     refresh(corpus, config, base)
     return corpus
+
+
+def test_ray_data_still_has_the_intervals_that_the_engine_shortens() -> None:
+    source = inspect.getsource(resource_manager.ResourceManager.get_global_limits)
+    assert "GLOBAL_LIMITS_UPDATE_INTERVAL_S" in source
+    source = inspect.getsource(streaming_executor_state.process_completed_tasks)
+    assert "timeout=WAIT_FOR_TASK_COMPLETION_TIMEOUT_S" in source

@@ -93,6 +93,15 @@ def test_each_step_says_what_it_did(tmp_path: Path) -> None:
     assert found["language"].lines[1] == "wanted: en, certainty at least 0"
 
 
+def test_what_was_masked_is_counted_and_shown(tmp_path: Path) -> None:
+    found = passages_of(html(f"{prose(1)} Write to jane.doe@example.org or bob@example.org."))["privacy"]
+    assert found.lines[0] == "masked: email 2"
+    assert "[-jane.doe@example.org-]" in found.lines[1]
+    assert passages_of(html(prose(1)))["privacy"].lines == ["found no personal data"]
+    book = RefreshConfig(sources=[dataclasses.replace(WEB, kind="books", name="b")])
+    assert passages_of(html(prose(1)), book)["privacy"].lines == ["not looked for in this source"]
+
+
 def test_the_record_that_a_reader_refused_says_so() -> None:
     found = passages_of(Record("http://a.test/x", reason="redirect", title="moved"))
     assert list(found) == ["read"]

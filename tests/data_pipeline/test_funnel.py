@@ -15,6 +15,8 @@ from data_pipeline import schema
 from data_pipeline.config import LanguageConfig, RefreshConfig, SourceConfig
 from data_pipeline.corpus import TABLES, Corpus, DataFile, LostDocuments
 from data_pipeline.refresh import refresh
+from data_pipeline.report import write_report
+from data_pipeline.sources import list_files, read_records
 from tests.data_pipeline.made_inputs import inputs_of, prose
 from tests.data_pipeline.test_corpus_refresh import write_sources
 
@@ -191,3 +193,52 @@ def test_removed_documents_say_what_was_measured_before(tmp_path: Path) -> None:
         assert [rows[uri][name] for name in ("num_chars", "num_words", "lang", "lang_score")] == [None] * 4
         assert rows[uri]["stage"] in schema.BEFORE_TEXT
     assert len(rows) == 5
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_funnel_adds_up_on_every_kind_of_real_data(shared_data: Path, tmp_path: Path) -> None:
+    small = [
+        str(path)
+        for path in sorted((shared_data / "web" / "warc").iterdir())
+        if path.stat().st_size < 100_000
+    ]
+    sources = [
+        SourceConfig(name="web", kind="web", paths=small),
+        SourceConfig(name="c4", paths=[str(shared_data / "web" / "text" / "c4_demo.jsonl")], preset="web"),
+        SourceConfig(name="dolma", paths=[str(shared_data / "web" / "text" / "*.jsonl.gz")], preset="web"),
+        SourceConfig(name="wiki", kind="wiki", paths=[str(shared_data / "wiki" / "dbpedia-*.bz2")]),
+        SourceConfig(name="book-en", kind="books", paths=[str(shared_data / "books" / "pg-en" / "4*-0.txt")]),
+        SourceConfig(
+            name="book-fr", kind="books", paths=[str(shared_data / "books" / "pg-fr" / "Candide.txt")]
+        ),
+        SourceConfig(
+            name="book-zh", kind="books", paths=[str(shared_data / "books" / "pg-zh" / "23950-0.txt")]
+        ),
+        SourceConfig(
+            name="epub", kind="books", paths=[str(shared_data / "books" / "epub" / "wasteland.epub")]
+        ),
+        SourceConfig(
+            name="alpaca",
+            paths=[str(shared_data / "instruct" / "seed_tasks.jsonl")],
+            text_column="instruction",
+        ),
+        SourceConfig(name="words", paths=[str(shared_data / "lm" / "wiki_demo.txt")]),
+    ]
+    corpus = Corpus(tmp_path / "corpus")
+    version = refresh(corpus, RefreshConfig(sources=sources), tmp_path).version
+    read = {
+        source.name: sum(1 for path in list_files(source) for _ in read_records(source, path))
+        for source in sources
+    }
+    funnel = corpus.funnel(version)
+    for source, number in read.items():
+        rows = [row for row in funnel if row["source"] == source]
+        assert number == sum(row["count"] for row in rows) > 0, source
+        assert all(row["stage"] == "kept" or row["reason"] for row in rows)
+    assert sum(read.values()) == version["num_documents"]
+    assert len({row["reason"] for row in funnel}) > 10
+    # And the report says so.
+    write_report(corpus, version, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for source, number in read.items():
+        assert f'<td>{source}</td><td class="n">{number:,}</td>' in text

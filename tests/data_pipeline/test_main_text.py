@@ -128,6 +128,8 @@ def test_odd_pages_are_no_error(page: str) -> None:
             "<script>",
             "<script></script>",
             "<svg>",
+            "<nav></nav>",
+            "<aside><nav>",
             "a<br>",
             "<figure>aaaa",
             "<div class='entry-content'>a</div>",
@@ -142,6 +144,17 @@ def test_hostile_pages_take_bounded_time(unit: str) -> None:
     with contextlib.suppress(PageTooComplex):
         main_text(page)
     assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize("attribute", [" a{}", "/a{}", " a{}='>'", ' a{}="<"', "\n<b a{}"])
+def test_a_tag_with_too_many_attributes_is_refused_in_bounded_time(attribute: str) -> None:
+    page = f"<div{''.join(attribute.format(i) for i in range(300_000))}>text</div>"
+    began = time.process_time()
+    with pytest.raises(PageTooComplex, match="attributes"):
+        main_text(page)
+    assert time.process_time() - began < 10
+    few = f"<div{''.join(attribute.format(i) for i in range(1_000))}><p>{prose(1, 60)}</p></div>"
+    assert main_text(few).endswith(prose(1, 60))
 
 
 def test_public_benchmarks_are_read_at_least_as_well_as_by_the_best_extractor(shared_data: Path) -> None:
