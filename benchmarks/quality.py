@@ -32,7 +32,8 @@ from benchmarks.extraction import load_gold
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS, PARTS, LOG2_BUCKETS, COST = 5, 5, 18, 100.0
 PIECE_CHARS, NUM_PIECES, MIN_CHARS = 4600, 2000, 200
-# fastText reads one line a document; its labels are first. Reads texts.json, writes scores.json.
+# fastText reads one line a document; its labels are first. Reads texts.json, writes scores.json, then answers each line
+# on its input with the rate of one more round.
 FASTTEXT = """
 import json, sys, time
 import fasttext
@@ -56,13 +57,13 @@ for part in range(given["parts"]):
     for index, its in enumerate(given["part"]):
         if its == part:
             scores[index] = score(lines[index])
-rates = []
-for _ in range(given["rounds"]):
+json.dump(scores, open(folder + "/scores.json", "w"))
+print("ready", flush=True)
+for _ in sys.stdin:
     began = time.process_time()
     for piece in given["pieces"]:
         score(" ".join(piece.lower().split()))
-    rates.append(len(given["pieces"]) / (time.process_time() - began))
-json.dump({"scores": scores, "rates": rates}, open(folder + "/scores.json", "w"))
+    print(len(given["pieces"]) / (time.process_time() - began), flush=True)
 """
 # Its default of 5 passes gave an AUC of 0.892; rates of 0.2 and more end in "Encountered NaN".
 FASTTEXT_OPTIONS = {"epoch": 25, "lr": 0.1, "dim": 16}
@@ -179,12 +180,11 @@ def held_out_scores(
     return scores, scorer, statistics.median(seconds)
 
 
-def fasttext_run(
-    python: str, documents: Sequence[Document], pieces: list[str]
-) -> tuple[np.ndarray, list[float]]:
-    """(held-out scores, documents a second) of fastText, in a process of its own."""
-    good = [document.is_good for document in documents]
-    with tempfile.TemporaryDirectory(prefix="gm-quality-") as folder:
+class FastText:
+    """fastText in a process of its own: `scores` of the held-out documents, `rate` of one round over the pieces."""
+
+    def __init__(self, python: str, documents: Sequence[Document], pieces: list[str], folder: str) -> None:
+        good = [document.is_good for document in documents]
         given = {
             "texts": [document.text[:FASTTEXT_CHARS] for document in documents],
             "good": good,
@@ -194,12 +194,29 @@ def fasttext_run(
             "log2_buckets": LOG2_BUCKETS,
             "options": FASTTEXT_OPTIONS,
             "pieces": pieces,
-            "rounds": ROUNDS,
         }
         Path(folder, "texts.json").write_text(json.dumps(given))
-        subprocess.run([python, "-c", FASTTEXT, folder], check=True)
-        result = json.loads(Path(folder, "scores.json").read_text())
-    return np.array(result["scores"]), result["rates"]
+        command = [python, "-c", FASTTEXT, folder]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._answer()
+        self.scores = np.array(json.loads(Path(folder, "scores.json").read_text()))
+
+    def rate(self) -> float:
+        """Documents a second of CPU time."""
+        assert self._process.stdin is not None
+        print("again", file=self._process.stdin, flush=True)
+        return float(self._answer())
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"fastText ended with exit code {self._process.wait()}")
+        return answer
 
 
 def peer_environment() -> str:
@@ -241,14 +258,20 @@ def main() -> None:
         train([document.text for document in documents[:50]], np.arange(50) % 2 == 0)  # compiles
         scores, scorers[name], seconds = held_out_scores(train, documents)
         report[name] = {**evaluate(scores, good), "train_seconds": seconds, "rates": []}
-    for _ in range(ROUNDS):
-        for name, scorer in scorers.items():
-            began = time.process_time()
-            scorer(pieces)
-            report[name]["rates"].append(len(pieces) / (time.process_time() - began))
-    if arguments.peer_python != "none":
-        scores, rates = fasttext_run(arguments.peer_python or peer_environment(), documents, pieces)
-        report["fastText"] = {**evaluate(scores, good), "rates": rates}
+    with tempfile.TemporaryDirectory(prefix="gm-quality-") as folder:
+        peer = None
+        if arguments.peer_python != "none":
+            peer = FastText(arguments.peer_python or peer_environment(), documents, pieces, folder)
+            report["fastText"] = {**evaluate(peer.scores, good), "rates": []}
+        for _ in range(ROUNDS):
+            for name, scorer in scorers.items():
+                began = time.process_time()
+                scorer(pieces)
+                report[name]["rates"].append(len(pieces) / (time.process_time() - began))
+            if peer is not None:
+                report["fastText"]["rates"].append(peer.rate())
+        if peer is not None:
+            peer.close()
     for name, row in report.items():
         ratio = statistics.median(
             a / b for a, b in zip(report["gptmill"]["rates"], row["rates"], strict=True)
