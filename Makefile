@@ -33,7 +33,7 @@ demo: $(READY)
 
 # Two processes share the files of tests; half of the time a test waits for processes of its own to start.
 test: $(READY)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	@$(BIN)/ruff check .

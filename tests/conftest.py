@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Ray's sockets live below it, whose paths may have 107 characters: pytest's own folders are too deep. Set before
@@ -15,12 +16,13 @@ os.environ["RAY_TMPDIR"] = os.environ["TMPDIR"] = tempfile.tempdir = SESSION_FOL
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/tmp")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+# A busy machine makes any example slow.
+hypothesis.settings.register_profile("gptmill", deadline=None)
+hypothesis.settings.load_profile("gptmill")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share the tests out by file, those of one group (pytest.mark.xdist_group) in one process; the longest first."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    """The workflows first: they take longest, and the two processes that share the files should end together."""
     items.sort(key=lambda item: item.path.parent.name != "workflows")
 
 

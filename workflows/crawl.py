@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from data_pipeline.config import CrawlConfig
+from data_pipeline.crawl_config import CrawlConfig
 from workflows import cli
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from data_pipeline.config import (
     CleanConfig,
-    CrawlConfig,
     DedupConfig,
     LanguageConfig,
     RefreshConfig,
@@ -24,6 +23,7 @@ from data_pipeline.config import (
     SourceConfig,
     TokenizerConfig,
 )
+from data_pipeline.crawl_config import CrawlConfig
 from gpt.config import ModelConfig, TrainConfig
 from gpt.presets import preset
 from workflows import cli, pretrain

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipeline.config import CrawlConfig
+from data_pipeline.crawl_config import CrawlConfig
 
 if TYPE_CHECKING:
     from workflows.workspace import Workspace

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from data_pipeline.config import CrawlConfig, RefreshConfig, SourceConfig
+from data_pipeline.config import RefreshConfig, SourceConfig
 from data_pipeline.corpus import Corpus
+from data_pipeline.crawl_config import CrawlConfig
 from data_pipeline.decontaminate import protected
 from data_pipeline.errors import InputError
 from data_pipeline.explain import (

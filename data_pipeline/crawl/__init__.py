@@ -19,7 +19,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_pipeline.config import CrawlConfig
 from data_pipeline.crawl import urls
 from data_pipeline.crawl.addresses import RefusedAddress, targets
 from data_pipeline.crawl.driver import Driver, Progress
@@ -27,6 +26,7 @@ from data_pipeline.crawl.frontier import Frontier
 from data_pipeline.crawl.pools import open_pool
 from data_pipeline.crawl.scope import Scope
 from data_pipeline.crawl.visits import Entry
+from data_pipeline.crawl_config import CrawlConfig
 from data_pipeline.errors import InputError
 from data_pipeline.locks import locked
 

@@ -10,7 +10,7 @@ import ipaddress
 import socket
 from urllib.parse import urlsplit
 
-from data_pipeline.config import CrawlConfig
+from data_pipeline.crawl_config import CrawlConfig
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # IPv6 networks whose addresses carry an IPv4 address in their last 32 bits (RFC 6052 for NAT64).

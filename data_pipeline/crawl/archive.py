@@ -24,9 +24,9 @@ from warcio.recordloader import ArcWarcRecord
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from data_pipeline.config import CrawlConfig
 from data_pipeline.crawl.fetch import Answer
 from data_pipeline.crawl.visits import Entry, Visit
+from data_pipeline.crawl_config import CrawlConfig
 from data_pipeline.errors import InputError
 
 PART = ".part"

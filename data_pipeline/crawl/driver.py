@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from data_pipeline.config import CrawlConfig
 from data_pipeline.crawl import urls
 from data_pipeline.crawl.archive import adopt, recover
 from data_pipeline.crawl.frontier import Frontier
 from data_pipeline.crawl.pools import Pool, WorkerDied
 from data_pipeline.crawl.scope import Scope, same_domain
 from data_pipeline.crawl.visits import Entry, Turn, Visit
+from data_pipeline.crawl_config import CrawlConfig
 
 Progress = Callable[[str], None]
 MAX_REDIRECTS = 5

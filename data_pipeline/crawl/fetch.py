@@ -15,8 +15,8 @@ from typing import Any
 
 import httpcore
 
-from data_pipeline.config import CrawlConfig
 from data_pipeline.crawl.addresses import targets
+from data_pipeline.crawl_config import CrawlConfig
 
 Headers = list[tuple[str, str]]
 # Enough for a host with a dead IPv6 address beside a live IPv4 one; each may cost a whole timeout.

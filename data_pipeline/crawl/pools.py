@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import xxhash
 
-from data_pipeline.config import CrawlConfig
 from data_pipeline.crawl.visits import Entry, Turn
 from data_pipeline.crawl.worker import Worker
+from data_pipeline.crawl_config import CrawlConfig
 
 MAX_RESTARTS = 5
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from tld import get_fld
 
-from data_pipeline.config import CrawlConfig
 from data_pipeline.crawl import urls
+from data_pipeline.crawl_config import CrawlConfig
 
 
 class Scope:

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from data_pipeline.config import CrawlConfig
 from data_pipeline.crawl import pages, urls
 from data_pipeline.crawl.addresses import RefusedAddress
 from data_pipeline.crawl.archive import Archive, payload_digest
@@ -18,6 +17,7 @@ from data_pipeline.crawl.fetch import Answer, Fetcher, FetchError, Headers
 from data_pipeline.crawl.robots import MAX_REDIRECTS, Rules, is_busy, parse_rules
 from data_pipeline.crawl.sitemaps import read_sitemap
 from data_pipeline.crawl.visits import Entry, Turn, Visit
+from data_pipeline.crawl_config import CrawlConfig
 
 # A shorter pause is slept through; for a longer one the turn ends, and the thread is free for another host.
 SHORT_PAUSE = 0.25

@@ -19,12 +19,21 @@ _BASE = np.uint64(0xD1342543DE82EF95)
 
 
 @compiled
-def _table(count: int) -> tuple[np.ndarray, np.uint64]:
-    """An empty table for `count` hashes (-1 in every slot), and the shift that a slot is found with."""
-    bits = 4
-    while 1 << bits < 2 * count:
+def empty_table(count: int) -> np.ndarray:
+    """A table for `count` hashes, -1 in every slot; its length is a power of two."""
+    size = 16
+    while size < 2 * count:
+        size *= 2
+    return np.full(size, -1, np.int32)
+
+
+@compiled
+def _shift(table: np.ndarray) -> np.uint64:
+    """What a 64-bit number is shifted by to give a slot."""
+    bits = 0
+    while 1 << bits < len(table):
         bits += 1
-    return np.full(1 << bits, -1, np.int32), np.uint64(64 - bits)
+    return np.uint64(64 - bits)
 
 
 @compiled
@@ -36,8 +45,8 @@ def duplicates(hashes: np.ndarray, lengths: np.ndarray, secret: np.uint64) -> tu
         lengths: of each item, [items].
         secret: SECRET.
     """
-    table, shift = _table(len(hashes))
-    last = len(table) - 1
+    table = empty_table(len(hashes))
+    shift, last = _shift(table), len(table) - 1
     count = total = 0
     for index in range(len(hashes)):
         slot = np.int64((hashes[index] * secret) >> shift)
@@ -72,7 +81,14 @@ def power(size: int) -> np.uint64:
 
 @compiled
 def top_gram(
-    running: np.ndarray, ends: np.ndarray, size: int, gap: int, least: int, secret: np.uint64
+    running: np.ndarray,
+    ends: np.ndarray,
+    size: int,
+    gap: int,
+    least: int,
+    secret: np.uint64,
+    table: np.ndarray,
+    grams: np.ndarray,
 ) -> int:
     """Characters in all occurrences of the most frequent run of `size` words, the earliest of those as frequent.
 
@@ -83,15 +99,15 @@ def top_gram(
         gap: characters between two words.
         least: occurrences that count as repetition; a run with fewer gives 0.
         secret: SECRET.
+        table, grams: room to work in: empty_table of the words, and uint64 [words].
     """
     num_grams = len(running) - size
     if num_grams < 1:
         return 0
     factor = power(size)
-    table, shift = _table(num_grams)
-    last = len(table) - 1
+    shift, last = _shift(table), len(table) - 1
+    table[:] = -1
     counts = np.zeros(num_grams, np.int32)
-    grams = np.empty(num_grams, np.uint64)
     best = 0
     for index in range(num_grams):
         gram = mix64(running[index + size] - running[index] * factor)
@@ -111,19 +127,25 @@ def top_gram(
 
 
 @compiled
-def duplicate_grams(running: np.ndarray, ends: np.ndarray, size: int, secret: np.uint64) -> int:
+def duplicate_grams(
+    running: np.ndarray,
+    ends: np.ndarray,
+    size: int,
+    secret: np.uint64,
+    table: np.ndarray,
+    grams: np.ndarray,
+) -> int:
     """Characters in runs of `size` words that stood before; runs that are counted never overlap.
 
     Args:
-        running, ends, size, secret: as for top_gram.
+        running, ends, size, secret, table, grams: as for top_gram.
     """
     num_grams = len(running) - size
     if num_grams < 1:
         return 0
     factor = power(size)
-    table, shift = _table(num_grams)
-    last = len(table) - 1
-    grams = np.empty(num_grams, np.uint64)
+    shift, last = _shift(table), len(table) - 1
+    table[:] = -1
     total = index = 0
     while index < num_grams:
         gram = mix64(running[index + size] - running[index] * factor)

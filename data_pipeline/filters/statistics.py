@@ -31,7 +31,13 @@ from data_pipeline.filters.characters import (
     WORD,
 )
 from data_pipeline.filters.lines import count_line_forms, count_repeated_lines, find_lines
-from data_pipeline.filters.repetition import SECRET, duplicate_grams, running_hashes, top_gram
+from data_pipeline.filters.repetition import (
+    SECRET,
+    duplicate_grams,
+    empty_table,
+    running_hashes,
+    top_gram,
+)
 from data_pipeline.filters.scripts import CHARS_PER_SPACED_WORD, CHARS_PER_WORD, stop_words
 from data_pipeline.filters.tokens import ABBREVIATION_HASHES, hash_codes, tokenize
 
@@ -331,12 +337,14 @@ def _count_grams(
         ends[index + 1] = ends[index] + lengths[index]
     scale = 1.0 if out.script == SPACED else chars_per_word
     gap = int(out.script == SPACED)
-    out.top_2gram_chars = top_gram(running, ends, round(2 * scale), gap, min_gram_count, secret)
-    out.top_3gram_chars = top_gram(running, ends, round(3 * scale), gap, min_gram_count, secret)
-    out.top_4gram_chars = top_gram(running, ends, round(4 * scale), gap, min_gram_count, secret)
-    out.repeated_5gram_chars = duplicate_grams(running, ends, round(5 * scale), secret)
-    out.repeated_6gram_chars = duplicate_grams(running, ends, round(6 * scale), secret)
-    out.repeated_7gram_chars = duplicate_grams(running, ends, round(7 * scale), secret)
-    out.repeated_8gram_chars = duplicate_grams(running, ends, round(8 * scale), secret)
-    out.repeated_9gram_chars = duplicate_grams(running, ends, round(9 * scale), secret)
-    out.repeated_10gram_chars = duplicate_grams(running, ends, round(10 * scale), secret)
+    # One room for all: fresh memory costs more than the work on it where a text is large.
+    table, grams = empty_table(len(hashes)), np.empty(len(hashes), np.uint64)
+    out.top_2gram_chars = top_gram(running, ends, round(2 * scale), gap, min_gram_count, secret, table, grams)
+    out.top_3gram_chars = top_gram(running, ends, round(3 * scale), gap, min_gram_count, secret, table, grams)
+    out.top_4gram_chars = top_gram(running, ends, round(4 * scale), gap, min_gram_count, secret, table, grams)
+    out.repeated_5gram_chars = duplicate_grams(running, ends, round(5 * scale), secret, table, grams)
+    out.repeated_6gram_chars = duplicate_grams(running, ends, round(6 * scale), secret, table, grams)
+    out.repeated_7gram_chars = duplicate_grams(running, ends, round(7 * scale), secret, table, grams)
+    out.repeated_8gram_chars = duplicate_grams(running, ends, round(8 * scale), secret, table, grams)
+    out.repeated_9gram_chars = duplicate_grams(running, ends, round(9 * scale), secret, table, grams)
+    out.repeated_10gram_chars = duplicate_grams(running, ends, round(10 * scale), secret, table, grams)

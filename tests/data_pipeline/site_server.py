@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.config import CrawlConfig
+from data_pipeline.crawl_config import CrawlConfig
 from data_pipeline.sources import Record, web
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}

@@ -323,7 +323,11 @@ def test_a_source_is_treated_by_options_of_its_own(tmp_path: Path) -> None:
     common = SourceConfig(name="common", paths=[str(tmp_path / "b.jsonl")])
     config = RefreshConfig(sources=[own, common], language=LanguageConfig(keep=["en", "de"]))
     assert config.of(common) == dataclasses.replace(
-        config.of(own), language=config.language, clean=config.clean, filters=PRESETS["permissive"]
+        config.of(own),
+        language=config.language,
+        # Lines of stock are taken out of web pages only, where nothing else is said.
+        clean=dataclasses.replace(config.clean, stock_lines=False),
+        filters=PRESETS["permissive"],
     )
     run(tmp_path / "ws", config)
     corpus = Corpus(tmp_path / "ws" / "corpus")

@@ -209,7 +209,7 @@ def test_a_later_look_stores_what_changed_and_notes_what_did_not(site: Site, tmp
 
 def crawl_in_a_process(site: Site, folder: Path, **options: Any) -> subprocess.Popen[bytes]:
     script = (
-        "from pathlib import Path; from data_pipeline.config import CrawlConfig; "
+        "from pathlib import Path; from data_pipeline.crawl_config import CrawlConfig; "
         "from data_pipeline.crawl import crawl; "
         f"crawl(CrawlConfig(**{config(site, **options)!r}.__dict__), Path({str(folder)!r}))"
     )

@@ -185,7 +185,7 @@ def test_a_decompression_bomb_costs_neither_memory_nor_the_crawl(site: Site, tmp
         "/good": linked(),
     }
     script = (
-        "import json, re; from pathlib import Path; from data_pipeline.config import CrawlConfig; "
+        "import json, re; from pathlib import Path; from data_pipeline.crawl_config import CrawlConfig; "
         "from data_pipeline.crawl import crawl; "
         f"chosen = CrawlConfig(seeds=[{site.url + '/'!r}], delay=0.0, allow_private=['127.0.0.1']); "
         f"result = crawl(chosen, Path({str(tmp_path)!r})); "

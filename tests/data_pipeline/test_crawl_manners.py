@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.config import CrawlConfig
 from data_pipeline.crawl import crawl, finished_crawl
 from data_pipeline.crawl.addresses import is_public
+from data_pipeline.crawl_config import CrawlConfig
 from data_pipeline.errors import InputError
 from tests.data_pipeline.site_server import Answer, Site, config, linked, outcomes
 

@@ -269,7 +269,7 @@ def test_a_template_makes_one_group_of_which_no_text_is_read() -> None:
     template = prose(9999, 200)
     docs = [Doc(f"p{number}", f"{template} {prose(number, 150)}") for number in range(300)]
     found = find_duplicates(members_of(docs), CONFIG, 2)
-    assert found.num_met > 100
+    assert found.num_met > 50
     assert (found.num_read, found.removals.num_rows) == (0, 0)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from data_pipeline.config import CleanConfig, CrawlConfig
+from data_pipeline.config import CleanConfig
+from data_pipeline.crawl_config import CrawlConfig
 from data_pipeline.errors import InputError
 from data_pipeline.filter_presets import PRESETS
 from gpt.config import ConfigError

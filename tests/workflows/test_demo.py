@@ -10,8 +10,7 @@ import pytest
 
 from tests.workflows.conftest import ROOT, manifest_hash, run_demo, run_workflow
 
-# One process runs all that looks at the same demo.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.slow
 
 
 def test_the_demo_prints_funnel_tokens_scores_times_and_how_to_go_on(demo_run: tuple[Path, str]) -> None:

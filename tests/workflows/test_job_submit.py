@@ -20,8 +20,7 @@ import yaml
 
 from tests.workflows.conftest import ROOT, SMALL, environment, manifest_hash
 
-# One process runs all that looks at the same demo.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.slow
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
