@@ -24,7 +24,7 @@ from data_pipeline.corpus import Corpus
 from data_pipeline.differences import in_line, windows
 from data_pipeline.errors import InputError
 from data_pipeline.filter_values import RuleValue, rule_values
-from data_pipeline.minhash import as_matrix, jaccard, shingle_hashes, signature
+from data_pipeline.minhash import as_matrix, num_common, shingle_hashes, signature
 from data_pipeline.repairs import Repair, repairs
 from data_pipeline.sources import Record, as_path, read_records
 from data_pipeline.staging import guarded, process, raw_table
@@ -78,12 +78,15 @@ def find_again(row: Row, source: SourceConfig, config: RefreshConfig, base: Path
     except (OSError, InputError):  # a server that is gone
         return None
     uri = "" if row["uri"] == row["input_file"] else row["uri"]
+    first = None
     for record in find_records(source, path, [], uri):
         # A page may have been stored more than once: its text decides which this is.
         made = process(raw_table([record], 0, source, row["input_file"]), config.of(source))
         if made["doc_id"][0].as_py() == row["doc_id"]:
             return record
-    return None
+        first = first or record
+    # A page that lost the lines it shares with its host's others afterwards has another text, and so another id.
+    return first if uri and config.dedup.boilerplate_share else None
 
 
 # --------------------------------------------------------------------------------------------------------- steps
@@ -216,6 +219,30 @@ DESCRIPTIONS: dict[str, Description] = {
 # ---------------------------------------------------------------------------------------------------- duplicates
 
 
+@dataclass(frozen=True)
+class _Similar:
+    """A document of the corpus beside the one that is explained.
+
+    Attributes:
+        row: doc_id, source, uri, text.
+        reason: why the other would be removed for it; "" for not at all.
+        similarity: Jaccard of the shingles; contained: the share of the other's shingles that it has.
+    """
+
+    row: Row
+    reason: str
+    similarity: float
+    contained: float
+
+    def line(self, text: str) -> str:
+        """In words, with the first difference from the text that is explained."""
+        place = f"{visible(self.row['uri'], LINE_CHARS)} ({self.row['source']}, {self.row['doc_id']})"
+        if self.reason == "exact_duplicate":
+            return f"equal but for case and spaces: {place}"
+        found = f"similarity {self.similarity:.3f}, has {self.contained:.0%} of it"
+        return f"{found}: {place}: {difference(text, self.row['text'])}"
+
+
 def explain_duplicates(text: str, uri: str, corpus: Corpus, version: Row, config: DedupConfig) -> Passage:
     """The most similar documents of a corpus, and whether a refresh would remove this one for one of them.
 
@@ -225,28 +252,30 @@ def explain_duplicates(text: str, uri: str, corpus: Corpus, version: Row, config
     if version["signature_scheme"] != config.scheme:
         made, asked = version["signature_scheme"], config.scheme
         return Passage("duplicates", "not asked", [f"the corpus has signatures '{made}', not '{asked}'"])
-    shingles = shingle_hashes(text, config.shingle_size)
-    hash_of_text = text_hash(text)
-    found = []
     lines = [f"threshold {config.threshold:g}"]
+    found = []
     for row in _candidates(text, corpus, version, config):
-        is_equal = text_hash(row["text"]) == hash_of_text
-        if is_equal and row["uri"] == uri:
+        similar = _compared(text, row, config)
+        if similar.reason == "exact_duplicate" and row["uri"] == uri:
             lines.append(f"the corpus holds it: {row['doc_id']} ({row['source']})")
-            continue
-        similarity = 1.0 if is_equal else jaccard(shingles, shingle_hashes(row["text"], config.shingle_size))
-        found.append((similarity, is_equal, row))
-    found.sort(key=lambda entry: (-entry[0], entry[2]["doc_id"]))
-    lines += [_similar_line(text, *entry) for entry in found]
-    best, is_equal = (found[0][0], found[0][1]) if found else (0.0, False)
-    outcome = "exact_duplicate" if is_equal else "near_duplicate" if best >= config.threshold else "kept"
-    return Passage("duplicates", outcome, lines if len(lines) > 1 else [*lines, "none is similar"])
+        else:
+            found.append(similar)
+    found.sort(key=lambda similar: (-similar.similarity, similar.row["doc_id"]))
+    reason = next((similar.reason for similar in found if similar.reason), "kept")
+    lines += [similar.line(text) for similar in found]
+    return Passage("duplicates", reason, lines if len(lines) > 1 else [*lines, "none is similar"])
 
 
-def _similar_line(text: str, similarity: float, is_equal: bool, row: Row) -> str:
-    what = "equal but for case and spaces" if is_equal else f"similarity {similarity:.3f}"
-    line = f"{what}: {visible(row['uri'], LINE_CHARS)} ({row['source']}, {row['doc_id']})"
-    return line if is_equal else f"{line}: {difference(text, row['text'])}"
+def _compared(text: str, row: Row, config: DedupConfig) -> _Similar:
+    if text_hash(row["text"]) == text_hash(text):
+        return _Similar(row, "exact_duplicate", 1.0, 1.0)
+    own, other = (shingle_hashes(each, config.shingle_size) for each in (text, row["text"]))
+    common = num_common(own, other)
+    similarity, contained = common / max(1, len(own) + len(other) - common), common / max(1, len(own))
+    if similarity >= config.threshold:
+        return _Similar(row, "near_duplicate", similarity, contained)
+    is_excerpt = bool(config.containment) and contained >= config.containment
+    return _Similar(row, "excerpt" if is_excerpt else "", similarity, contained)
 
 
 def _candidates(text: str, corpus: Corpus, version: Row, config: DedupConfig) -> list[Row]:

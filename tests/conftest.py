@@ -8,6 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.browser import BROWSERS
+
 # Ray's sockets live below it, whose paths may have 107 characters: pytest's own folders are too deep. Set before
 # anything imports Ray. What a killed process or a library leaves in its temporary folder is there, too.
 SESSION_FOLDER = tempfile.mkdtemp(prefix="gm-", dir="/tmp")
@@ -38,3 +40,12 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("no real data at ../shared/data beside the checkout")
     return path
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """A Chromium; tests that need it are skipped where there is none."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"no browser; looked for {', '.join(BROWSERS)}")
+    return found

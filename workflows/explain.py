@@ -188,9 +188,12 @@ def _show_document(row: dict[str, Any], corpus: Corpus, workspace: Workspace) ->
         say("  its input file is gone or has changed; what the corpus itself says of it:")
     else:
         passages, after = explain_record(record, source, config, row["input_file"])
-        text = text or after
         for passage in passages:
             _show_passage(passage)
+        if text is not None and after is not None and text != after:
+            # Its host's shared lines (dedup.boilerplate_share), or block lists and sets that were given by path.
+            _show_passage(Passage("later", "kept", [f"changed after these steps: {difference(after, text)}"]))
+        text = text or after
     if row.get("duplicate_of"):
         _show_duplicate(row, text, corpus)
     elif row.get("reason") and record is None:

@@ -200,6 +200,10 @@ def test_the_most_similar_documents_of_a_corpus_are_found(made: tuple[Path, Refr
     assert far.outcome == "kept"
     assert far.lines[1].startswith("similarity 0.")
     assert asked(prose(99)).lines == ["threshold 0.8", "none is similar"]
+    half = " ".join(text.split()[: len(text.split()) * 2 // 3])
+    assert asked(half).outcome == "kept"
+    assert "has 100% of it" in asked(half).lines[1]
+    assert asked(half, dedup=DedupConfig(containment=0.9)).outcome == "excerpt"
     itself = asked(text, "http://a.test/2")
     assert itself.outcome == "kept"
     assert "the corpus holds it" in itself.lines[1]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,9 @@ from data_pipeline.config import RefreshConfig, SourceConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.refresh import refresh
 from data_pipeline.report import write_report
+from tests.browser import opened
 from tests.data_pipeline.made_inputs import HTML, page, prose, reworded, write_warc
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 RAN = "document.documentElement.setAttribute('data-ran', 1)"
 # Texts that run, load or restyle something wherever they get into a page unescaped.
 HOSTILE = [
@@ -36,30 +34,6 @@ HOSTILE = [
     "one line " + "x" * 1_000_000,
     "&lt;script&gt;" + "&amp;" * 50,
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> str:
-    """A Chromium; tests that need it are skipped where there is none."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser; looked for {', '.join(BROWSERS)}")
-    return found
-
-
-def opened(browser: str, path: Path, profile: Path) -> tuple[str, list[str]]:
-    """(the page's elements after it has settled, what it wrote to the console)."""
-    done = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-            "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-            f"--user-data-dir={profile}", "--window-size=1400,900", "--hide-scrollbars",
-            "--enable-logging=stderr", "--dump-dom", path.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
 
 
 def with_script(report: Path, script: str, path: Path) -> Path:

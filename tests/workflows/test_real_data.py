@@ -8,6 +8,7 @@ import pytest
 from warcio.archiveiterator import ArchiveIterator
 
 from data_pipeline.corpus import Corpus
+from tests.browser import opened
 from tests.workflows.conftest import run_workflow
 
 pytestmark = pytest.mark.slow
@@ -84,3 +85,14 @@ def test_as_many_captures_are_read_as_warcio_counts(corpus: Corpus, shared_data:
 def test_no_distinct_book_is_lost(corpus: Corpus) -> None:
     lost = [row for row in corpus.funnel(corpus.at()) if row["source"] == "book" and row["stage"] != "kept"]
     assert sum(row["count"] for row in lost) <= 5, lost
+
+
+def test_the_report_opens_in_a_browser_without_a_complaint(
+    corpus: Corpus, browser: str, tmp_path: Path
+) -> None:
+    report = corpus.root / "reports" / "version-000001.html"
+    assert 50_000 < report.stat().st_size < 5_000_000
+    elements, console = opened(browser, report, tmp_path / "profile")
+    assert console == []
+    assert f"<b>{corpus.at()['num_documents']:,}</b>documents read" in elements
+    assert elements.count("<details") > 15
