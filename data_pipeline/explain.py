@@ -28,6 +28,7 @@ from data_pipeline.minhash import as_matrix, num_common, shingle_hashes, signatu
 from data_pipeline.repairs import Repair, repairs
 from data_pipeline.sources import Record, as_path, read_records
 from data_pipeline.staging import guarded, process, raw_table
+from data_pipeline.stock_lines import is_stock_line
 from data_pipeline.text_hash import text_hash
 from data_pipeline.wording import short_number, visible
 
@@ -148,7 +149,10 @@ def _clean_lines(before: pa.Table, after: pa.Table, treatment: Treatment) -> lis
     lines = [f"{len(old):,} -> {len(new):,} characters", f"first change: {difference(old, new)}"]
     found = list(islice(repairs(old), MAX_REPAIRS + 1)) if treatment.clean.fix_encoding else []
     lines += [_repair_line(repair) for repair in found[:MAX_REPAIRS]]
-    return lines + ["ftfy repaired more lines than these"] * (len(found) > MAX_REPAIRS)
+    lines += ["ftfy repaired more lines than these"] * (len(found) > MAX_REPAIRS)
+    stock = [line for line in old.split("\n") if is_stock_line(line)] if treatment.clean.stock_lines else []
+    lines += [f"stock line taken out: {visible(line, LINE_CHARS)}" for line in stock[:MAX_REPAIRS]]
+    return lines + ["more stock lines taken out than these"] * (len(stock) > MAX_REPAIRS)
 
 
 def difference(left: str, right: str) -> str:

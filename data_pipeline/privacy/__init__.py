@@ -20,7 +20,7 @@ from data_pipeline.privacy import api_keys, identifiers, phone_numbers
 from data_pipeline.schema import replace_column
 
 TAGS = {kind: f"<{kind.upper()}>" for kind in PII_KINDS}
-# (start, place of its kind in PII_KINDS, end): of two that overlap, the earlier one stays, then the one of the earlier kind.
+# (start, place of its kind in PII_KINDS, end).
 Find = tuple[int, int, int]
 
 
@@ -56,14 +56,14 @@ def mask_text(text: str, kinds: Collection[str] = PII_KINDS) -> tuple[str, Count
 
 
 def find(text: str, kinds: Collection[str] = PII_KINDS) -> list[tuple[int, int, str]]:
-    """(start, end, kind) of all personal data, in order, none over another."""
-    found = sorted(_finds(text, frozenset(kinds)))
+    """(start, end, kind) of all personal data, in order; finds that overlap are one, of the kind that comes first."""
     kept: list[Find] = []
-    for start, place, end in found:
+    for start, place, end in sorted(_finds(text, frozenset(kinds))):
         if not kept or start >= kept[-1][2]:
             kept.append((start, place, end))
-        elif place < kept[-1][1]:
-            kept[-1] = (start, place, end)
+        else:
+            first, other, last = kept[-1]
+            kept[-1] = (first, min(place, other), max(end, last))
     return [(start, end, PII_KINDS[place]) for start, place, end in kept]
 
 

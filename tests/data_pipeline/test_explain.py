@@ -102,6 +102,16 @@ def test_what_was_masked_is_counted_and_shown(tmp_path: Path) -> None:
     assert passages_of(html(prose(1)), book)["privacy"].lines == ["not looked for in this source"]
 
 
+def test_stock_lines_that_went_are_shown() -> None:
+    source = SourceConfig(name="w", kind="files", paths=["x"], preset="web")
+    record = Record("u", f"{prose(1)}\nRead more »\n{prose(2)}")
+    passages, text = explain_record(record, source, RefreshConfig(sources=[source]), "x")
+    (found,) = [passage for passage in passages if passage.step == "clean"]
+    assert "stock line taken out: Read more »" in found.lines
+    assert text is not None
+    assert "Read more" not in text
+
+
 def test_the_record_that_a_reader_refused_says_so() -> None:
     found = passages_of(Record("http://a.test/x", reason="redirect", title="moved"))
     assert list(found) == ["read"]
