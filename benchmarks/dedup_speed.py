@@ -412,6 +412,7 @@ def main() -> None:
     )
     parser.add_argument("--documents", type=int, default=10_000)
     parser.add_argument("--peer-documents", type=int, default=0, help="default: as many, 10,000 at most")
+    parser.add_argument("--peers", default="datasketch,rensa,datatrove,text-dedup", help="of the whole job")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scaling", default="", help="sizes, for example 10000,100000,1000000")
     parser.add_argument("--only", choices=["signatures", "job", "scaling"])
@@ -431,6 +432,7 @@ def main() -> None:
             pythons = dict.fromkeys(("datasketch", "rensa", "datatrove"), python)
             if text_dedup:
                 pythons["text-dedup"] = text_dedup
+            pythons = {name: pythons[name] for name in arguments.peers.split(",") if name in pythons}
             report["job"] = job_rates(work, arguments.documents, peers, pool, pythons, arguments.rounds)
         if arguments.scaling:
             sizes = [int(size) for size in arguments.scaling.split(",")]
