@@ -79,7 +79,7 @@ class Removal:
     Attributes:
         version: the version without the documents; the newest one where none was left to take out.
         documents: rows of changes.LEAVING, what was taken out now.
-        doc_ids: these, and what had left the corpus before, by these rules or because its file changed.
+        doc_ids: these, and all that had left the corpus before or that an older readable version has.
         num_rules: lines that the ledger gained.
         changed: whether a version was added.
     """
@@ -122,12 +122,21 @@ def remove(
 
 
 def _all_ids(corpus: Corpus, version: Row, rules: Rules) -> list[str]:
-    """Documents that rules name and that are or once were in the corpus; token datasets may hold them."""
+    """Documents that rules name and that a readable version has, or that left; token datasets may hold them."""
     columns = ["doc_id", "uri"]
     left = corpus.scan("removed", version).to_table(
         columns=columns, filter=pc.field("stage").isin([SUPERSEDED, TAKEDOWN])
     )
-    return sorted(set(left.filter(pa.array(rules.match(left)))["doc_id"].to_pylist()))
+    files = {
+        corpus.uri(file)
+        for row in corpus.versions()
+        if not row["vacuumed_at"]
+        for file in corpus.data_files("documents", row)
+    }
+    ids: set[str] = set()
+    for table in (left, *(read_parquet(path, columns) for path in sorted(files))):
+        ids |= set(table.filter(pa.array(rules.match(table)))["doc_id"].to_pylist())
+    return sorted(ids)
 
 
 # -------------------------------------------------------------------------------------------------------- going back
