@@ -75,10 +75,12 @@ class Corpus:
 
     Args:
         root: the folder, on a disk or in an object store; it need not exist before the first refresh.
+        as_of: read it as it was at this version, as if there were no later ones; 0 for the newest.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, as_of: int = 0) -> None:
         self.root = as_path(root) if isinstance(root, str) else root
+        self.as_of = as_of
         self._held: dict[str, DeltaTable] = {}
 
     def path(self, table: str) -> Path:
@@ -104,11 +106,18 @@ class Corpus:
         return DeltaTable.is_deltatable(str(self.path(table)), storage_options=client_options())
 
     def versions(self) -> list[dict[str, Any]]:
-        """All committed versions, oldest first; empty before the first refresh."""
+        """All committed versions (up to `as_of`), oldest first; empty before the first refresh.
+
+        Raises:
+            InputError: there is no version `as_of`.
+        """
         if not self.has_table(VERSIONS):
             return []
         rows = self.delta(VERSIONS).to_pyarrow_table().to_pylist()
-        return sorted(rows, key=lambda row: row["version"])
+        rows.sort(key=lambda row: row["version"])
+        if self.as_of and self.as_of not in {row["version"] for row in rows}:
+            raise InputError(f"as_of: {self.root} has no version {self.as_of}; refresh history lists them")
+        return [row for row in rows if row["version"] <= (self.as_of or row["version"])]
 
     def latest(self) -> dict[str, Any] | None:
         """The newest committed version's row, or None."""

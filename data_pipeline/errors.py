@@ -16,7 +16,7 @@ class Busy(InputError):
     """
 
 
-class Overtaken(RuntimeError):
+class Overtaken(Busy):
     """Another process has written since this one looked: it held the lock no more. Nothing of this one is visible."""
 
 
