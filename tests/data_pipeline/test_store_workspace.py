@@ -14,9 +14,13 @@ from typing import Any
 import pytest
 
 from data_pipeline.corpus import TABLES, Corpus
+from data_pipeline.errors import InputError
 from data_pipeline.sources import as_path
 from tests.data_pipeline.made_inputs import prose, reworded
+from tests.data_pipeline.refresh_session import RefreshSession
 from tests.data_pipeline.remote_servers import S3, SIGNED, Breaking
+from workflows.tracking import tracking_uri
+from workflows.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -43,19 +47,28 @@ def write(path: Path, **rows: str) -> None:
     path.write_text("".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in rows.items()))
 
 
-def refresh(*arguments: str, cwd: Path, **environment: str) -> tuple[int, dict[str, Any], str]:
-    """(exit code, the summary, what stood on standard error) of the workflow as a command."""
-    dropped = ("RAY_AUTH", "RAY_ADDRESS")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
-    done = subprocess.run(
-        [sys.executable, "-m", "workflows.refresh", *arguments, "--json"],
-        cwd=cwd,
-        env={**kept, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
+@pytest.fixture(scope="module")
+def line(server: S3) -> Iterator[Breaking]:
+    """The connection to the store; uploads break off when its `times` says so."""
+    proxy = Breaking(server.port, 20_000, 0, uploads=True)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture(scope="module")
+def session(line: Breaking, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RefreshSession]:
+    folder = tmp_path_factory.mktemp("session")
+    session = RefreshSession(
+        folder, **SIGNED, AWS_ENDPOINT_URL=line.url, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"
     )
-    return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
+    yield session
+    session.close()
+
+
+def rows_in(folder: Path) -> list[str]:
+    """Options for a source of the files of a folder."""
+    source = f"[{{name: rows, paths: [{folder}], uri_column: id}}]"
+    return ["--sources", source, "--dedup.max_source_loss", "1"]
 
 
 def content(corpus: Corpus) -> dict[str, list[str]]:
@@ -69,23 +82,20 @@ def content(corpus: Corpus) -> dict[str, list[str]]:
     }
 
 
-def test_a_workspace_in_a_store_ends_as_one_on_a_disk(store: S3, tmp_path: Path) -> None:
+def test_a_workspace_in_a_store_ends_as_one_on_a_disk(
+    store: S3, session: RefreshSession, tmp_path: Path
+) -> None:
     text = {name: prose(number, 150) for number, name in enumerate("abcdef")}
     places = ("s3://mill/one", str(tmp_path / "disk"))
     summaries: dict[str, list[dict[str, Any]]] = {place: [] for place in places}
 
     def everywhere(*arguments: str) -> None:
         for place in places:
-            code, summary, errors = refresh(*arguments, "--workspace", place, cwd=tmp_path)
+            code, summary, errors = session.run(*arguments, "--workspace", place)
             assert code == 0, errors
             summaries[place].append(summary)
 
-    source = [
-        "--sources",
-        f"[{{name: rows, paths: [{tmp_path}/in], uri_column: id}}]",
-        "--dedup.max_source_loss",
-        "1",
-    ]
+    source = rows_in(tmp_path / "in")
     write(tmp_path / "in/1.jsonl", a=text["a"], b=text["b"], http="short")
     everywhere(*source)
     write(tmp_path / "in/1.jsonl", a=text["a"], c=text["c"])
@@ -115,39 +125,35 @@ def test_a_workspace_in_a_store_ends_as_one_on_a_disk(store: S3, tmp_path: Path)
     assert {f"reports/version-00000{number}.html" for number in (1, 2, 3)} <= names
     assert not [name for name in names if name.startswith((".staging", ".lock"))]
 
-    code, summary, _ = refresh("rollback", "1", "--workspace", places[0], cwd=tmp_path)
+    code, summary, _ = session.run("rollback", "1", "--workspace", places[0])
     assert (code, summary["version"]) == (0, 4)
     assert sorted(mine.read("documents", mine.at(), ["uri"])["uri"].to_pylist()) == ["a", "b", "http"]
-    code, summary, _ = refresh("vacuum", "--keep", "1", "--workspace", places[0], cwd=tmp_path)
+    code, summary, _ = session.run("vacuum", "--keep", "1", "--workspace", places[0])
     assert (code, summary["versions"]) == (0, [1, 2, 3])
     assert len(content(mine)["documents"]) == 3
 
 
-def test_a_store_that_breaks_off_uploads_leaves_no_half_version(store: S3, tmp_path: Path) -> None:
-    text = {str(number): prose(number, 400) for number in range(60)}
-    source = [
-        "--sources",
-        f"[{{name: rows, paths: [{tmp_path}/in], uri_column: id}}]",
-        "--workspace",
-        "s3://mill/two",
-    ]
+def test_a_store_that_breaks_off_uploads_leaves_no_half_version(
+    store: S3, session: RefreshSession, line: Breaking, tmp_path: Path
+) -> None:
+    command = [*rows_in(tmp_path / "in"), "--workspace", "s3://mill/two"]
     write(tmp_path / "in/1.jsonl", a=prose(1000, 150))
-    assert refresh(*source, cwd=tmp_path)[0] == 0
+    assert session.run(*command)[0] == 0
     before = content(Corpus("s3://mill/two/corpus"))
-    write(tmp_path / "in/2.jsonl", **text)
+    write(tmp_path / "in/2.jsonl", **{str(number): prose(number, 400) for number in range(60)})
     # Large uploads are cut off for ever, small ones (locks, logs) go through.
-    proxy = Breaking(store.port, 20_000, float("inf"), uploads=True)
+    line.times = float("inf")
     try:
-        code, summary, errors = refresh(*source, cwd=tmp_path, AWS_ENDPOINT_URL=proxy.url)
+        code, summary, errors = session.run(*command)
     finally:
-        proxy.close()
+        line.times = 0
     assert (code, summary["status"]) == (1, "failed"), errors
-    assert proxy.cuts > 0
+    assert line.cuts > 0
     corpus = Corpus("s3://mill/two/corpus")
     assert content(corpus) == before
     assert [row["version"] for row in corpus.versions()] == [1]
     # And then it goes through.
-    code, summary, errors = refresh(*source, cwd=tmp_path)
+    code, summary, errors = session.run(*command)
     assert (code, summary["version"], summary["num_kept"]) == (0, 2, 60), errors
 
 
@@ -191,19 +197,14 @@ def test_two_refreshes_of_one_store_do_not_harm_each_other(store: S3, tmp_path: 
     assert corpus.at()["num_kept"] == 20
 
 
-def test_a_place_that_is_none_is_refused_in_one_line(store: S3, tmp_path: Path) -> None:
-    write(tmp_path / "in/1.jsonl", a=prose(1, 150))
+def test_a_place_that_is_none_is_refused_in_one_line(store: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     for place, message in (
         ("s3://nowhere/ws", "there is no bucket nowhere"),
         ("s3://mill", "is no place for a workspace"),
         ("ftp://mill/ws", "is no place for a workspace"),
     ):
-        code, summary, errors = refresh("--files", str(tmp_path / "in"), "--workspace", place, cwd=tmp_path)
-        assert (code, summary["status"], summary["exit_code"]) == (2, "refused", 2)
-        assert message in summary["message"]
-        assert "Traceback" not in errors
-    code, _, errors = refresh(
-        "--files", str(tmp_path / "in"), "--workspace", "s3://mill/four", cwd=tmp_path, MLFLOW_TRACKING_URI=""
-    )
-    assert code == 2
-    assert "MLFLOW_TRACKING_URI: s3://mill/four is in an object store" in errors
+        with pytest.raises(InputError, match=message):
+            Workspace.open(place)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI: s3://mill/four is in an object store"):
+        tracking_uri(Workspace.open("s3://mill/four"))
