@@ -144,8 +144,10 @@ echo '{{"command": "refresh", "status": "x", "exit_code": '$code', "message": ""
     script.write_text((DEPLOY / "nightly.sh").read_text())
     script.chmod(0o755)
     environment = {
-        "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "GPTMILL_PAUSE": "0",
-        "GPTMILL_CONFIG": "/etc/refresh.yaml", "GPTMILL_WORKSPACE": "/ws with space",
+        "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
+        "GPTMILL_PAUSE": "0",
+        "GPTMILL_CONFIG": "/etc/refresh.yaml",
+        "GPTMILL_WORKSPACE": "/ws with space",
     }
     done = subprocess.run([str(script)], env=environment, capture_output=True, text=True, timeout=30)
     assert done.returncode == code, done.stderr

@@ -38,11 +38,16 @@ class RefreshSession:
 
     def run(self, *arguments: str) -> tuple[int, dict[str, Any], str]:
         """(Exit code, summary, standard error) of `python -m workflows.refresh ARGUMENTS --json`."""
+        answer = self.ask("refresh", *arguments, "--json")
+        return answer["code"], json.loads(answer["out"] or "{}"), answer["err"]
+
+    def ask(self, name: str, *arguments: str) -> dict[str, Any]:
+        """{code, out, err} of `python -m workflows.NAME ARGUMENTS`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(json.dumps(arguments), file=self.process.stdin, flush=True)
-        answer = json.loads(self.process.stdout.readline())
-        return answer["code"], json.loads(answer["out"] or "{}"), answer["err"]
+        print(json.dumps([name, *arguments]), file=self.process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
 
     def close(self) -> None:
         """End the process."""
@@ -51,18 +56,21 @@ class RefreshSession:
         self.process.wait(timeout=60)
 
 
-def _answer(arguments: list[str]) -> dict[str, Any]:
+def _answer(name: str, arguments: list[str]) -> dict[str, Any]:
     import traceback
 
-    from workflows import cli, refresh, versions
+    from workflows import cli, console, refresh, tokenize, versions
+
+    module = {"refresh": refresh, "tokenize": tokenize}[name]
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            if arguments[0] in versions.COMMANDS:
+            console.console.file = sys.stdout
+            if name == "refresh" and arguments[0] in versions.COMMANDS:
                 code = versions.run(arguments)
             else:
-                code = cli.run(refresh.Options, refresh.main, "refresh", "", arguments)
+                code = cli.run(module.Options, module.main, name, "", arguments)
         except Exception:
             traceback.print_exc()
             code = 1
@@ -75,7 +83,8 @@ def main() -> None:
     set_environment()
     with tempfile.TemporaryDirectory() as folder, ray_session(Path(folder) / "log"):
         for line in sys.stdin:
-            print(json.dumps(_answer([*json.loads(line), "--json"])), flush=True)
+            name, *arguments = json.loads(line)
+            print(json.dumps(_answer(name, arguments)), flush=True)
 
 
 if __name__ == "__main__":
