@@ -10,17 +10,18 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.config import SPECIAL_TOKENS, TokenizerConfig
 from data_pipeline.errors import InputError
-from data_pipeline.shards import canonical_json
+from data_pipeline.shards import canonical_json, token_dtype
+from data_pipeline.tokenizer_config import SPECIAL_TOKENS, TokenizerConfig
 
 if TYPE_CHECKING:  # a logged model reads tokenizers without deltalake
     from data_pipeline.corpus import Corpus
@@ -223,11 +224,56 @@ class Tokenizer:
             lengths[index] = len(value)
         return lengths
 
+    def column_encoder(self) -> ColumnEncoder:
+        """What encodes whole columns of text in a task."""
+        raw = json.loads(self.text)
+        dtype = token_dtype(self.vocab_size)
+        if self._encoding._pat_str == PATTERN:
+            from data_pipeline.encoder import build_encoder  # numba costs a second
+
+            ids = raw["model"]["vocab"]
+            merges = [(ids[left], ids[right]) for left, right in _pairs(raw["model"]["merges"])]
+            encoder = build_encoder(self._bytes, merges, self.vocab_size, self.eot_id, dtype)
+            if encoder is not None:
+                return encoder
+        return TiktokenEncoder(self.name, self.text, dtype)
+
+
+class ColumnEncoder(Protocol):
+    """Encodes a column of text."""
+
+    def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """(ids of all rows, each row's behind an end-of-text token; int64 offsets [rows + 1])."""
+
+
+@dataclass(frozen=True)
+class TiktokenEncoder:
+    """Encodes columns by tiktoken: for vocabularies that were made elsewhere, with other patterns."""
+
+    name: str
+    text: str
+    dtype: np.dtype
+
+    def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """As ColumnEncoder."""
+        tokenizer = cached_tokenizer(self.name, self.text)
+        rows = [
+            np.array([tokenizer.eot_id, *tokenizer.encode(text or "")], self.dtype)
+            for text in texts.to_pylist()
+        ]
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        return np.concatenate(rows) if rows else np.zeros(0, self.dtype), offsets
+
 
 @lru_cache(maxsize=2)
 def cached_tokenizer(name: str, text: str) -> Tokenizer:
     """The tokenizer of a JSON text, built once a process."""
     return Tokenizer(name, text)
+
+
+def _pairs(merges: list[str] | list[list[str]]) -> list[list[str]]:
+    """Merges of a tokenizer.json, which older `tokenizers` wrote as "left right"."""
+    return [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
 
 
 @cache

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipeline.config import ShardConfig, TokenizerConfig
 from data_pipeline.errors import InputError
+from data_pipeline.tokenizer_config import ShardConfig, TokenizerConfig
 from workflows import cli
 
 if TYPE_CHECKING:

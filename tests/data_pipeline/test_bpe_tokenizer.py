@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.books import gutenberg
-from data_pipeline.config import SPECIAL_TOKENS, TokenizerConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.errors import InputError
 from data_pipeline.sources import books
 from data_pipeline.tokenizer import PATTERN, Tokenizer, _sample, is_validation, train_tokenizer
+from data_pipeline.tokenizer_config import SPECIAL_TOKENS, TokenizerConfig
 from tests.data_pipeline.made_inputs import make_corpus, prose
 
 MULTILINGUAL = [
