@@ -366,26 +366,28 @@ def _encode_rows(
     eot_id: int,
     given_up: np.ndarray,
     out: np.ndarray,
+    piece: int = 0,
 ) -> np.ndarray:
     """Fill `out`; the int64 offsets [rows + 1] of the rows in it, the last one -1 where a piece has no encoding.
 
     Args:
         given_up: uint32 [bytes of the longest text + 1], zeros; holds the number of the piece that gave a position up.
+        piece: number of the piece before the first.
     """
     ends = np.zeros(len(offsets), np.int64)
     vocab_size = len(lengths)
     seams = np.zeros(NUM_SEAMS, np.uint64)
-    size, piece = 0, np.uint32(0)
+    size = 0
     for row in range(len(offsets) - 1):
         out[size] = eot_id
         size += 1
         start, stop = np.int64(offsets[row]), np.int64(offsets[row + 1])
         while start < stop:
             end = next_piece(data, start, stop, flags)
-            piece += np.uint32(1)
-            if piece == 0:  # the numbers are used up
+            piece += 1
+            if piece >> 32:  # the numbers are used up
                 given_up[:] = 0
-                piece = np.uint32(1)
+                piece = 1
             first, position = size, start
             token = _longest(data, position, end, roots, edges, vocab_size)
             while position < end:

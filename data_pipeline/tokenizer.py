@@ -74,7 +74,7 @@ def train_tokenizer(
             "or delete the folder"
         )
     progress(f"training a BPE of {config.vocab_size:,} tokens")
-    text = _train(_sample(corpus, version, config, val_share), config)
+    text = train_text(_sample(corpus, version, config, val_share), config)
     num_tokens = len(json.loads(text)["model"]["vocab"])
     if num_tokens < config.vocab_size:
         raise InputError(
@@ -96,7 +96,8 @@ def train_tokenizer(
     return path
 
 
-def _train(texts: Iterator[str], config: TokenizerConfig) -> str:
+def train_text(texts: Iterator[str], config: TokenizerConfig) -> str:
+    """The tokenizer.json of a BPE trained on some texts; their order decides nothing."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
