@@ -161,6 +161,8 @@ class Tokenizer:
         text: the file's content.
         vocab_size: number of tokens, special ones included.
         special: id of each special token.
+        pattern: regular expression that parts a text before it is merged.
+        token_bytes: bytes of each other token.
     """
 
     def __init__(self, name: str, text: str) -> None:
@@ -171,16 +173,17 @@ class Tokenizer:
         self.special: dict[str, int] = {token["content"]: token["id"] for token in raw["added_tokens"]}
         self.vocab_size = len(raw["model"]["vocab"])
         characters = _byte_of_char()
-        self._bytes = {
+        self.token_bytes = {
             index: bytes(characters[char] for char in token)
             for token, index in raw["model"]["vocab"].items()
             if token not in self.special
         }
         # tiktoken merges in the order of ids, which is the order in which `tokenizers` learnt the merges.
+        self.pattern: str = raw["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
         self._encoding = tiktoken.Encoding(
             name,
-            pat_str=raw["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"],
-            mergeable_ranks={value: index for index, value in self._bytes.items()},
+            pat_str=self.pattern,
+            mergeable_ranks={value: index for index, value in self.token_bytes.items()},
             special_tokens=self.special,
         )
 
@@ -221,7 +224,7 @@ class Tokenizer:
     def byte_lengths(self) -> np.ndarray:
         """int32 [vocab_size]: bytes of each token, 0 for special ones; what bits per byte divides by."""
         lengths = np.zeros(self.vocab_size, np.int32)
-        for index, value in self._bytes.items():
+        for index, value in self.token_bytes.items():
             lengths[index] = len(value)
         return lengths
 
@@ -229,12 +232,12 @@ class Tokenizer:
         """What encodes whole columns of text in a task."""
         raw = json.loads(self.text)
         dtype = token_dtype(self.vocab_size)
-        if self._encoding._pat_str == PATTERN:
+        if self.pattern == PATTERN:
             from data_pipeline.encoder import build_encoder  # numba costs a second
 
             ids = raw["model"]["vocab"]
             merges = [(ids[left], ids[right]) for left, right in _pairs(raw["model"]["merges"])]
-            encoder = build_encoder(self._bytes, merges, self.vocab_size, self.eot_id, dtype)
+            encoder = build_encoder(self.token_bytes, merges, self.vocab_size, self.eot_id, dtype)
             if encoder is not None:
                 return encoder
         return TiktokenEncoder(self.name, self.text, dtype)

@@ -130,7 +130,7 @@ def test_bytes_that_are_no_text_end_within_their_buffer(encoder: Encoder, tokeni
     for raw in (b"abc\xe4\xb8", b"\xff\xfe\x80", b"'\xc5", b"\xf0\x9f"):
         column = pa.array([raw], pa.binary()).view(pa.string())
         ids, _ = encoder.encode(column)
-        assert b"".join(tokenizer._bytes[index] for index in ids[1:].tolist()) == raw
+        assert b"".join(tokenizer.token_bytes[index] for index in ids[1:].tolist()) == raw
 
 
 def test_numbers_of_pieces_may_run_over(encoder: Encoder) -> None:
