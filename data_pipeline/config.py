@@ -426,6 +426,10 @@ class RefreshConfig:
     """Sources that may lose more to near-duplicate removal than dedup.max_source_loss, this time."""
     unit_bytes: int = 32 << 20
     """Input bytes that one task reads; small files are grouped up to it."""
+    group_bytes: int = 16 << 30
+    """Input bytes that are committed as one version, about: what a killed refresh loses at most. Documents of an earlier group win over equal ones of a later."""
+    trust_times: bool = True
+    """Take a file whose size and time of change are those recorded for unchanged without reading it; false reads and hashes every file (http files always are)."""
 
     def validate(self) -> None:
         """Raise InputError for a configuration that cannot work, before any work."""
@@ -436,8 +440,9 @@ class RefreshConfig:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"sources.name: {twice[0]} is given twice; give each source a name of its own")
-        if self.unit_bytes <= 0:
-            raise InputError(f"unit_bytes: {self.unit_bytes} must be positive")
+        for name in ("unit_bytes", "group_bytes"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name}: {getattr(self, name)} must be positive")
         for name in (*PER_SOURCE, "dedup", "decontamination"):
             getattr(self, name).validate()
         self.quality.validate(names)
@@ -466,7 +471,7 @@ class RefreshConfig:
     def content(self) -> dict[str, Any]:
         """The configuration as plain values: what decides how text is treated, so no paths and no task sizes."""
         content = asdict(self)
-        for name in ("unit_bytes", "accept_loss"):
+        for name in ("unit_bytes", "accept_loss", "trust_times"):
             del content[name]
         del content["dedup"]["memory_bytes"]
         content["block"] = self.block.content()
