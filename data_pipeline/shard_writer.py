@@ -28,6 +28,7 @@ from data_pipeline.atomic import write_json, write_text
 from data_pipeline.corpus import Corpus
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
+from data_pipeline.locks import locked
 from data_pipeline.shard_plan import COLUMNS, Plan, PlannedShard, content_key, plan_shards
 from data_pipeline.shards import (
     DOC_ID,
@@ -78,6 +79,7 @@ def write_shards(
     config: ShardConfig,
     root: Path,
     progress: Progress = lambda line: None,
+    wait: float = 0.0,
 ) -> tuple[Path, Manifest, bool]:
     """Encode a corpus version into `<root>/<name>/<version folder>`, or find it there.
 
@@ -86,14 +88,29 @@ def write_shards(
         tokenizer: what encodes the text.
         name: name of the token dataset.
         root: <workspace>/tokens, on a disk or in an object store.
+        wait: seconds to wait for another process that writes tokens of the name.
 
     Returns:
         (folder of the dataset, its manifest, whether it was made now).
 
     Raises:
         InputError: the corpus version holds no document.
+        Busy: another process writes tokens of the name.
     """
     config.validate()
+    with locked(root / name / ".lock", f"tokenizer.name: token dataset {name}", wait, progress):
+        return _write_locked(corpus, version, tokenizer, name, config, root, progress)
+
+
+def _write_locked(
+    corpus: Corpus,
+    version: dict[str, Any],
+    tokenizer: Tokenizer,
+    name: str,
+    config: ShardConfig,
+    root: Path,
+    progress: Progress,
+) -> tuple[Path, Manifest, bool]:
     folder, empty = _described(corpus, version, tokenizer, name, config, root)
     is_new = not (folder / MANIFEST_NAME).exists()
     if not is_new:
@@ -358,8 +375,11 @@ def _write_shard(
     shard = shards[parts["shard"][0].as_py()]
     readers = {name: _open_part(f"{parts_folder}/{name}") for name in parts["part"].unique().to_pylist()}
     batches = [readers[row["part"]].get_batch(row["batch"]) for row in parts.to_pylist()]
-    table = pa.Table.from_batches(batches).sort_by(DOC_ID).combine_chunks()
-    num_tokens = len(table[TOKENS].combine_chunks().flatten()) if table.num_rows else 0
+    table = pa.Table.from_batches(batches)
+    num_tokens = sum(len(chunk.flatten()) for chunk in table[TOKENS].chunks)
+    order = pa.compute.sort_indices(table[DOC_ID])
+    # One copy in one piece, from which batches are taken: taking from chunks would join them each time.
+    table = table.combine_chunks()
     metadata = {
         "tokenizer": manifest.tokenizer,
         "tokenizer_sha256": manifest.tokenizer_sha256,
@@ -374,7 +394,8 @@ def _write_shard(
     table = table.replace_schema_metadata(metadata)
     with new_file(as_path(folder) / shard.path) as path:
         with pa.ipc.new_file(str(path), table.schema) as writer:
-            writer.write_table(table, max_chunksize=BATCH_DOCS)
+            for start in range(0, len(order), BATCH_DOCS):
+                writer.write_table(table.take(order.slice(start, BATCH_DOCS)).combine_chunks())
         info = ShardInfo(
             path=shard.path,
             source=shard.source,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import unicodedata
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +49,7 @@ def encode(encoder: Encoder, texts: list[str]) -> list[list[int]]:
     """Ids of each text without the end-of-text token before it."""
     ids, ends = encoder.encode(pa.array(texts, pa.string()))
     assert all(ids[start] == encoder.eot_id for start in ends[:-1])
-    return [ids[start + 1 : end].tolist() for start, end in zip(ends, ends[1:], strict=False)]
+    return [ids[start + 1 : end].tolist() for start, end in itertools.pairwise(ends)]
 
 
 @settings(max_examples=500, deadline=None)
@@ -120,7 +120,7 @@ def test_slices_nulls_and_large_strings_are_read_in_place(encoder: Encoder, toke
     for kind in (pa.string(), pa.large_string()):
         ids, ends = encoder.encode(pa.array(texts, kind).slice(1))
         expected = [[encoder.eot_id, *tokenizer.encode(text or "")] for text in texts[1:]]
-        assert [ids[a:b].tolist() for a, b in zip(ends, ends[1:], strict=False)] == expected
+        assert [ids[a:b].tolist() for a, b in itertools.pairwise(ends)] == expected
     ids, ends = encoder.encode(pa.array([], pa.string()))
     assert (len(ids), ends.tolist()) == (0, [0])
 
