@@ -135,10 +135,7 @@ def _described(
     corpus: Corpus, version: dict[str, Any], tokenizer: Tokenizer, name: str, config: ShardConfig, root: Path
 ) -> tuple[Path, Manifest]:
     """(folder of a dataset, its manifest but for the shards)."""
-    settings = {"shards": asdict(config), "corpus": version["config_hash"]}
-    config_hash = hashlib.sha256(
-        canonical_json(settings | {"format": FORMAT_VERSION, "plan": PLAN_VERSION})
-    ).hexdigest()
+    config_hash = config_hash_of(version, config)
     manifest = Manifest(
         name=name,
         corpus_version=version["version"],
@@ -152,6 +149,14 @@ def _described(
     )
     folder = f"v{version['version']:06d}-{manifest.tokenizer_sha256[:8]}-{config_hash[:8]}"
     return root / name / folder, manifest
+
+
+def config_hash_of(version: dict[str, Any], config: ShardConfig) -> str:
+    """sha256 of what a dataset's content follows from, beside the tokenizer and the documents."""
+    settings = {"shards": asdict(config), "corpus": version["config_hash"]}
+    return hashlib.sha256(
+        canonical_json(settings | {"format": FORMAT_VERSION, "plan": PLAN_VERSION})
+    ).hexdigest()
 
 
 def _name_latest(root: Path, folder: Path, manifest: Manifest) -> None:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_pipeline.atomic import write_text
 from data_pipeline.errors import InputError
 from data_pipeline.shards import canonical_json, token_dtype
+from data_pipeline.storage import remove_file
 from data_pipeline.tokenizer_config import SPECIAL_TOKENS, TokenizerConfig
 
 if TYPE_CHECKING:  # a logged model reads tokenizers without deltalake
@@ -65,7 +66,10 @@ def train_tokenizer(
     }
     path, metadata_path = folder / "tokenizer.json", folder / "metadata.json"
     if path.exists() and metadata_path.exists():
-        known = json.loads(metadata_path.read_text())
+        known = json.loads(metadata_path.read_text(encoding="utf-8"))
+        if known["settings"].get("imported"):
+            progress(f"tokenizer {config.name} was imported")
+            return path
         if known["settings"] == settings:
             progress(f"tokenizer {config.name} is there already (corpus version {known['corpus_version']})")
             return path
@@ -81,19 +85,29 @@ def train_tokenizer(
             f"tokenizer.vocab_size: the corpus gives {num_tokens} tokens only, {config.vocab_size} are asked for; "
             "lower it or add text"
         )
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    (temporary / "tokenizer.json").write_text(text, encoding="utf-8")
-    metadata = {
-        "settings": settings,
-        "corpus_version": version["version"],
-        "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
-    }
-    (temporary / "metadata.json").write_bytes(canonical_json(metadata))
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    _store(folder, text, {"settings": settings, "corpus_version": version["version"]})
     return path
+
+
+def store_import(tokenizer: Tokenizer, folder: Path) -> Path:
+    """Put a tokenizer that was made elsewhere into a folder; the path of tokenizer.json.
+
+    Raises:
+        InputError: another tokenizer is there.
+    """
+    path = folder / "tokenizer.json"
+    if path.exists() and path.read_text(encoding="utf-8") != tokenizer.text:
+        raise InputError(f"name: {folder} holds another tokenizer; give this one another name")
+    _store(folder, tokenizer.text, {"settings": {"imported": True}})
+    return path
+
+
+def _store(folder: Path, text: str, metadata: dict[str, Any]) -> None:
+    """Write tokenizer.json and, last, metadata.json: without it nothing is there."""
+    remove_file(folder / "metadata.json")
+    write_text(folder / "tokenizer.json", text)
+    content = metadata | {"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}
+    write_text(folder / "metadata.json", canonical_json(content).decode("utf-8"))
 
 
 def train_text(texts: Iterator[str], config: TokenizerConfig) -> str:
@@ -187,21 +201,21 @@ class Tokenizer:
             special_tokens=self.special,
         )
 
-    @classmethod
-    def load(cls, path: Path) -> Tokenizer:
+    @staticmethod
+    def load(path: Path) -> Tokenizer:
         """Read a tokenizer.json.
 
         Raises:
-            InputError: missing, or no byte-level BPE of this project.
+            InputError: missing, or no BPE that can be read here.
         """
         try:
-            return cls(path.parent.name, path.read_text(encoding="utf-8"))
+            return open_tokenizer(path.parent.name, path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(
                 f"{path} does not exist; make a tokenizer with python -m workflows.tokenize"
             ) from None
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise InputError(f"{path} is no byte-level BPE that gptmill can read ({error})") from None
+            raise InputError(f"{path} is no BPE that gptmill can read ({error})") from None
 
     @property
     def sha256(self) -> str:
@@ -240,7 +254,7 @@ class Tokenizer:
             encoder = build_encoder(self.token_bytes, merges, self.vocab_size, self.eot_id, dtype)
             if encoder is not None:
                 return encoder
-        return TiktokenEncoder(self.name, self.text, dtype)
+        return TextEncoder(self.name, self.text, dtype)
 
 
 class ColumnEncoder(Protocol):
@@ -251,8 +265,8 @@ class ColumnEncoder(Protocol):
 
 
 @dataclass(frozen=True)
-class TiktokenEncoder:
-    """Encodes columns by tiktoken: for vocabularies that were made elsewhere, with other patterns."""
+class TextEncoder:
+    """Encodes columns a text at a time: for vocabularies that were made elsewhere."""
 
     name: str
     text: str
@@ -272,6 +286,15 @@ class TiktokenEncoder:
 @lru_cache(maxsize=2)
 def cached_tokenizer(name: str, text: str) -> Tokenizer:
     """The tokenizer of a JSON text, built once a process."""
+    return open_tokenizer(name, text)
+
+
+def open_tokenizer(name: str, text: str) -> Tokenizer:
+    """The tokenizer of a JSON text: a byte-level BPE, or one of words, as GPT-1's."""
+    if json.loads(text)["model"].get("end_of_word_suffix"):
+        from data_pipeline.foreign_tokenizer import WordTokenizer
+
+        return WordTokenizer(name, text)
     return Tokenizer(name, text)
 
 

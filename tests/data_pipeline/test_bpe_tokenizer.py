@@ -281,7 +281,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_tokenizer_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(InputError, match="is no byte-level BPE that gptmill can read"):
+    with pytest.raises(InputError, match="is no BPE that gptmill can read"):
         Tokenizer.load(tmp_path / "tokenizer.json")
 
 
