@@ -163,7 +163,7 @@ class GPT(nn.Module):
         assert config.vocab_size > 0, "vocab_size comes from the dataset before the model is built"
         self.config, self.kernel = config, kernel
         self.token_embedding = nn.Embedding(config.padded_vocab_size, config.width)
-        self.position_embedding = self.rotary_cos = self.rotary_sin = None
+        self.position_embedding = None
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.width)
         else:
@@ -237,7 +237,8 @@ class GPT(nn.Module):
             f"{length} tokens, context_length {self.config.context_length}"
         )
         if cache is not None:
-            assert causal and documents_BT is None, "a cache is of one document, read from left to right"
+            assert causal, "a cache is read from left to right"
+            assert documents_BT is None, "a cache is of one document"
             cache.begin(length)
             positions = cache.positions()
         elif documents_BT is not None:
@@ -248,7 +249,7 @@ class GPT(nn.Module):
         x_BTD, rotary = self.embedding_norm(self.token_embedding(tokens_BT)), None
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding(positions)
-        elif self.rotary_cos is not None and self.rotary_sin is not None:
+        else:
             cos, sin = self.rotary_cos[positions], self.rotary_sin[positions]
             # One table for all heads.
             rotary = (cos, sin) if positions.dim() == 1 else (cos[:, None], sin[:, None])
