@@ -158,7 +158,7 @@ class Classifier(nn.Module):
 
     def forward(self, tokens_BT: Tensor, last_B: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits [B, C] and the hidden states [B, T, D] they come from."""
-        x_BTD = self.gpt.hidden_states(tokens_BT)
+        x_BTD = self.gpt.hidden(tokens_BT)
         rows_B = torch.arange(len(last_B), device=last_B.device)
         return self.head(self.dropout(x_BTD[rows_B, last_B])), x_BTD
 

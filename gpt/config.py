@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 # Rows of the embedding are padded to a multiple of this, so that the head's matrix product runs on full tiles.
 VOCAB_MULTIPLE = 64
@@ -21,9 +21,16 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+Positions = Literal["learned", "rotary"]
+Norm = Literal["layer", "rms"]
+NormPlace = Literal["pre", "post"]
+Activation = Literal["gelu", "relu2", "swiglu"]
+Init = Literal["gpt1", "gpt2", "modern"]
+
+
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of a GPT-2 style network (Radford 2019): pre-norm, learned positions, GELU."""
+    """Shape of the network; the defaults are GPT-2's (Radford 2019), `gpt/presets.py` has the papers' tables."""
 
     vocab_size: int = 0
     """Number of tokens the model knows; 0 takes it from the dataset."""
@@ -33,36 +40,105 @@ class ModelConfig:
     """Number of transformer blocks."""
     num_heads: int = 4
     """Attention heads a block; must divide width."""
+    num_kv_heads: int = 0
+    """Heads of keys and values, shared by groups of query heads (grouped-query attention); 0 = num_heads."""
     width: int = 256
     """Width of the residual stream (d_model)."""
     mlp_ratio: float = 4.0
-    """Hidden width of the MLP as a multiple of width."""
+    """Hidden width of the MLP as a multiple of width; swiglu has three matrices, so 8/3 costs what 4 costs others."""
+    positions: Positions = "learned"
+    """Where a token stands: learned (an embedding a position) or rotary (RoPE: queries and keys are turned)."""
+    rotary_base: float = 10_000.0
+    """Wavelength of the slowest rotary pair is about 2 pi times this."""
+    norm: Norm = "layer"
+    """layer (LayerNorm) or rms (RMSNorm)."""
+    norm_place: NormPlace = "pre"
+    """pre: each branch reads a normalised copy of the stream (GPT-2); post: the sum is normalised (GPT-1)."""
+    norm_gain: bool = True
+    """Whether norms have a learned gain."""
+    norm_eps: float = 1e-5
+    """Added to the variance under the root of every norm."""
+    embedding_norm: bool = False
+    """Normalise the token embeddings before the first block."""
+    qk_norm: bool = False
+    """RMSNorm of each head's queries and keys before their product."""
+    activation: Activation = "gelu"
+    """Of the MLP: gelu (the tanh form of GPT-1 and GPT-2), relu2 (squared ReLU) or swiglu (gated)."""
+    window: int = 0
+    """Tokens that the windowed layers see, their own included; 0 = all layers see the whole context."""
+    window_pattern: str = "F"
+    """One letter a layer, repeated: F sees the full context, W the window. GPT-3's alternation is FW."""
+    logit_soft_cap: float = 0.0
+    """Logits x become c * tanh(x / c); 0 = no cap."""
     dropout: float = 0.0
     """Share of activations dropped in embeddings, attention and residual branches while training."""
     bias: bool = True
-    """Bias terms in linear layers and norms, as GPT-2 has them."""
+    """Bias terms in linear layers and in LayerNorm, as GPT-2 has them."""
     tie_embeddings: bool = True
     """Use the token embedding as the output head too."""
+    mask_documents: bool = False
+    """No attention across the documents of a packed sequence, and positions that begin anew in each."""
+    init: Init = "gpt2"
+    """First weights: gpt1, gpt2 (residual projections start smaller), modern (they start at zero)."""
+    multitask: bool = False
+    """Carry what masked-token and next-sentence prediction need: a mask embedding, a next-sentence head."""
 
     @property
     def padded_vocab_size(self) -> int:
-        """Rows of the token embedding: vocab_size rounded up to a multiple of 64."""
-        return math.ceil(self.vocab_size / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+        """Rows of the token embedding: vocab_size, and the mask if there is one, rounded up to a multiple of 64."""
+        return math.ceil((self.vocab_size + self.multitask) / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+    @property
+    def mask_token(self) -> int:
+        """Id of the mask: the first padded row, so that no text has it and no head chooses it."""
+        assert self.multitask, "a model without multitask has no mask"
+        return self.vocab_size
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def head_width(self) -> int:
+        """Width of one head."""
+        return self.width // self.num_heads
 
     @property
     def mlp_width(self) -> int:
         """Hidden units of a block's MLP."""
         return round(self.mlp_ratio * self.width)
 
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Window of each layer, 0 where it sees the full context."""
+        letters = (self.window_pattern[i % len(self.window_pattern)] for i in range(self.num_layers))
+        # A window as long as the context hides nothing.
+        bounded = self.window if self.window < self.context_length else 0
+        return tuple(bounded if letter == "W" else 0 for letter in letters)
+
     def num_parameters(self) -> int:
         """Parameters the model holds, the padded rows of the vocabulary included; closed form."""
-        bias = int(self.bias)
-        norm = self.width * (1 + bias)
-        attention = self.width * 4 * self.width + bias * 4 * self.width
-        mlp = 2 * self.width * self.mlp_width + bias * (self.mlp_width + self.width)
-        embeddings = (self.padded_vocab_size + self.context_length) * self.width
-        head = 0 if self.tie_embeddings else self.padded_vocab_size * self.width
-        return embeddings + self.num_layers * (2 * norm + attention + mlp) + norm + head
+        has_bias = self.norm == "layer" and self.bias
+        norm = self.width * (self.norm_gain + has_bias)
+        num_norms = 2 * self.num_layers + (self.norm_place == "pre") + self.embedding_norm
+        qk_norm = 2 * self.head_width * self.norm_gain if self.qk_norm else 0
+        vectors = num_norms * norm + self.num_layers * qk_norm
+        if self.bias:
+            kv_width = self.kv_heads * self.head_width
+            up_width = self.mlp_width * (2 if self.activation == "swiglu" else 1)
+            vectors += self.num_layers * (self.width + 2 * kv_width + up_width + 2 * self.width)
+        positions = self.context_length * self.width if self.positions == "learned" else 0
+        looked_up = positions + (0 if self.tie_embeddings else self.padded_vocab_size * self.width)
+        sentence_head = 2 * self.width + 2 if self.multitask else 0
+        return self.num_product_parameters() + vectors + looked_up + sentence_head
+
+    def num_product_parameters(self) -> int:
+        """Parameters that each token is multiplied with: the blocks' matrices and the language head."""
+        kv_width = self.kv_heads * self.head_width
+        attention = self.width * (2 * self.width + 2 * kv_width)
+        mlp = self.width * self.mlp_width * (3 if self.activation == "swiglu" else 2)
+        return self.num_layers * (attention + mlp) + self.padded_vocab_size * self.width
 
     def validate(self) -> None:
         """Refuse shapes that cannot be built.
@@ -77,14 +153,50 @@ class ModelConfig:
         for name in ("context_length", "num_layers", "num_heads", "width"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} is {value}; it must be at least 1")
+        for name in ("num_kv_heads", "window", "logit_soft_cap"):
+            value = getattr(self, name)
+            _require(value >= 0, f"{name} is {value}; it must not be negative")
+        for name, choices in _MODEL_CHOICES.items():
+            value = getattr(self, name)
+            _require(value in choices, f"{name} is {value!r}; use {' or '.join(choices)}")
         if self.width % self.num_heads:
             below = self.width // self.num_heads * self.num_heads
             near = f"{below} or {below + self.num_heads}" if below else str(self.num_heads)
             raise ConfigError(
                 f"num_heads {self.num_heads} does not divide width {self.width}; the nearest widths that work are {near}"
             )
+        _require(
+            self.num_heads % self.kv_heads == 0,
+            f"num_kv_heads {self.num_kv_heads} does not divide num_heads {self.num_heads}; use a divisor, or 0 for as many",
+        )
+        _require(
+            self.positions == "learned" or self.head_width % 2 == 0,
+            f"num_heads {self.num_heads} of width {self.width} are {self.head_width} wide; rotary positions turn pairs, so "
+            "a head must have an even width",
+        )
+        _require(
+            self.rotary_base > 1, f"rotary_base is {self.rotary_base}; it must be over 1, usual is 10000"
+        )
+        _require(self.norm_eps > 0, f"norm_eps is {self.norm_eps}; it must be positive, usual is 1e-5")
         _require(self.mlp_width >= 1, f"mlp_ratio is {self.mlp_ratio}; it must be positive, GPT-2 uses 4")
+        _require(
+            bool(self.window_pattern) and set(self.window_pattern) <= set("FW"),
+            f"window_pattern is {self.window_pattern!r}; use letters F (full) and W (window), one a layer, repeated",
+        )
+        _require(
+            self.window > 0 or "W" not in self.window_pattern,
+            f"window_pattern is {self.window_pattern!r}, but window is 0; set how many tokens a windowed layer sees",
+        )
         _require(0 <= self.dropout < 1, f"dropout is {self.dropout}; it must lie in [0, 1)")
+
+
+_MODEL_CHOICES = {
+    "positions": get_args(Positions),
+    "norm": get_args(Norm),
+    "norm_place": get_args(NormPlace),
+    "activation": get_args(Activation),
+    "init": get_args(Init),
+}
 
 
 @dataclass(frozen=True)

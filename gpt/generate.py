@@ -52,7 +52,7 @@ def generate(
     tokens = list(prompt_tokens)
     for _ in range(max_new_tokens):
         context_1T = torch.tensor([tokens[-model.config.context_length :]], device=model.device)
-        logits_V = model.logits(model.hidden_states(context_1T)[0, -1]).float().cpu()
+        logits_V = model.logits(model.hidden(context_1T)[0, -1]).float().cpu()
         token = _pick(logits_V, temperature, top_k, generator)
         if token == stop_token:
             break
