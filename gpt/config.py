@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 # Rows of the embedding are padded to a multiple of this, so that the head's matrix product runs on full tiles.
@@ -200,6 +200,16 @@ _MODEL_CHOICES = {
 
 
 @dataclass(frozen=True)
+class MixtureStage:
+    """Another mixture of the sources, from a step on."""
+
+    from_step: int
+    """First step (0 the first of training) that draws by these weights."""
+    weights: dict[str, float]
+    """Share of each source, by name; any positive scale, 0 leaves a source out."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """The training schedule. A step is one update on one global batch, however many workers share it."""
 
@@ -207,14 +217,38 @@ class TrainConfig:
     """Updates to train for."""
     batch_size: int = 32
     """Sequences in a global batch, over all workers and micro-batches."""
+    batch_ramp_start: int = 0
+    """Sequences in the first global batch of a ramp up to batch_size (GPT-3); 0 = no ramp."""
+    batch_ramp_samples: int = 0
+    """Sequences over which the global batch grows from batch_ramp_start, in steps of its size, to batch_size."""
     micro_batch_size: int = 0
     """Sequences in one forward of one worker; 0 = the worker's whole share. Lower it to save memory."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw for everything, or muon for the matrices of the blocks and adamw for the rest."""
     lr: float = 1e-3
-    """Highest learning rate, reached at the end of the warm-up."""
+    """Highest learning rate of AdamW, reached at the end of the warm-up."""
+    embedding_lr: float = 0.0
+    """The same for embeddings; 0 = lr."""
+    head_lr: float = 0.0
+    """The same for an untied output head; 0 = lr."""
+    vector_lr: float = 0.0
+    """The same for norm gains, biases and other vectors; 0 = lr."""
+    muon_lr: float = 0.02
+    """The same for the matrices that Muon updates: the step is of this size times sqrt(max(1, rows / columns))."""
+    muon_momentum: float = 0.95
+    """Nesterov momentum of Muon."""
+    muon_weight_decay: float = 0.0
+    """Decoupled weight decay of the matrices that Muon updates."""
+    schedule: Literal["cosine", "linear", "wsd", "inverse_sqrt"] = "cosine"
+    """How learning rates fall after the warm-up; wsd stays at the top until the last decay_ratio of the steps."""
     min_lr_ratio: float = 0.1
-    """Learning rate at the end of the cosine, as a share of lr."""
+    """Learning rate at the end of the schedule, as a share of the highest."""
     warmup_steps: int = 50
     """Steps of linear warm-up."""
+    decay_steps: int = 0
+    """Step at which cosine and linear reach their end and stay there; 0 = num_steps."""
+    decay_ratio: float = 0.4
+    """Share of the steps in which wsd falls, linearly."""
     weight_decay: float = 0.1
     """AdamW weight decay of the matrices; biases and norm gains do not decay."""
     beta1: float = 0.9
@@ -223,6 +257,10 @@ class TrainConfig:
     """AdamW decay of the second moment."""
     grad_clip: float = 1.0
     """Largest norm of the gradient; 0 = no clipping."""
+    z_loss: float = 0.0
+    """Weight of the square of the logits' log-normaliser beside the loss (PaLM: 1e-4); keeps logits from drifting."""
+    ema_decay: float = 0.0
+    """Decay a step of an average of the weights that is evaluated and exported instead of them; 0 = none."""
     eval_every: int = 250
     """Steps between evaluations; 0 = only before and after training."""
     eval_tokens: int = 100_000
@@ -231,16 +269,32 @@ class TrainConfig:
     """Steps between checkpoints; 0 = only at the end."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep."""
+    keep_every: int = 0
+    """Checkpoints of steps that this divides are kept for good; 0 = none."""
+    async_checkpoints: bool = True
+    """Write checkpoints in the background, from a copy of weights and moments, while training goes on."""
     log_every: int = 1
     """Steps between step records; the loss of a record covers all steps since the last one."""
     seed: int = 1337
     """Seed of the weights, the data order and dropout."""
-    precision: Precision = "bf16"
-    """Type of the matrix products: bf16 (autocast over fp32 weights) or fp32."""
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Type of the matrix products: bf16 or fp16 (autocast over fp32 weights; fp16 with a loss scaler) or fp32."""
+    compile: bool = False
+    """Fuse the network's operations with torch.compile; takes a minute first, and on CPUs a C++ compiler."""
+    recompute: bool = False
+    """Keep only the inputs of the blocks and compute them again in the backward pass: less memory, a third slower."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Workers hold whole copies of the model (ddp), or shards of weights and moments (fsdp: what does not fit)."""
+    loss_chunk: int = 1024
+    """Tokens whose logits exist at a time; 0 = those of the whole micro-batch."""
+    packing: Literal["contiguous", "best_fit"] = "contiguous"
+    """Sequences cut from the stream of documents, or whole documents fitted into sequences (the rest is padding)."""
     max_epochs: float | None = None
     """Most passes over any one source, checked before training; empty or 0 = no cap."""
     source_weights: dict[str, float] | None = None
     """Share of each source in the training mixture, by name; empty = its tokens times its weight in the corpus."""
+    mixture_stages: list[MixtureStage] = field(default_factory=list)
+    """Other mixtures later in training, by step; the first is source_weights."""
     verify_shards: bool = False
     """Hash every shard before training and compare with the manifest (sizes are always compared)."""
 
@@ -254,12 +308,22 @@ class TrainConfig:
             value = getattr(self, name)
             _require(value >= 1, f"{name} is {value}; it must be at least 1")
         for name in (
+            "batch_ramp_start",
+            "batch_ramp_samples",
             "micro_batch_size",
+            "embedding_lr",
+            "head_lr",
+            "vector_lr",
             "warmup_steps",
+            "decay_steps",
             "weight_decay",
+            "muon_weight_decay",
             "grad_clip",
+            "z_loss",
             "eval_every",
             "checkpoint_every",
+            "keep_every",
+            "loss_chunk",
         ):
             value = getattr(self, name)
             _require(value >= 0, f"{name} is {value}; it must not be negative")
@@ -268,23 +332,70 @@ class TrainConfig:
             f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}; use a divisor, "
             "or 0 for the worker's whole share",
         )
-        _require(self.lr > 0, f"lr is {self.lr}; it must be positive")
-        _require(0 <= self.min_lr_ratio <= 1, f"min_lr_ratio is {self.min_lr_ratio}; it must lie in [0, 1]")
+        _require(
+            self.batch_ramp_start == 0
+            or (self.batch_ramp_start < self.batch_size and self.batch_size % self.batch_ramp_start == 0),
+            f"batch_ramp_start {self.batch_ramp_start} is no proper divisor of batch_size {self.batch_size}; use one, "
+            "or 0 for no ramp",
+        )
+        _require(
+            bool(self.batch_ramp_start) == bool(self.batch_ramp_samples),
+            f"batch_ramp_start {self.batch_ramp_start} and batch_ramp_samples {self.batch_ramp_samples} go together; "
+            "set both, or neither",
+        )
+        for name in ("lr", "muon_lr"):
+            value = getattr(self, name)
+            _require(value > 0, f"{name} is {value}; it must be positive")
+        for name in ("min_lr_ratio", "decay_ratio"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"{name} is {value}; it must lie in [0, 1]")
         _require(
             self.warmup_steps <= self.num_steps,
             f"warmup_steps {self.warmup_steps} is longer than num_steps {self.num_steps}; lower it to about "
             f"{max(1, self.num_steps // 20)}",
         )
-        for name in ("beta1", "beta2"):
+        _require(
+            self.decay_steps == 0 or self.decay_steps > self.warmup_steps,
+            f"decay_steps {self.decay_steps} is not after warmup_steps {self.warmup_steps}; raise it, or leave it at 0",
+        )
+        for name in ("beta1", "beta2", "muon_momentum", "ema_decay"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} is {value}; it must lie in [0, 1)")
-        _require(self.precision in ("bf16", "fp32"), f"precision is {self.precision!r}; use bf16 or fp32")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            _require(value in choices, f"{name} is {value!r}; use {' or '.join(choices)}")
+        _require(
+            not (self.parallel == "fsdp" and self.precision == "fp16"),
+            "precision fp16 does not go with parallel fsdp; use bf16",
+        )
         _require(
             self.max_epochs is None or self.max_epochs >= 0,
             f"max_epochs is {self.max_epochs}; it must not be negative (leave it empty for no cap)",
         )
-        for source, weight in (self.source_weights or {}).items():
+        _check_weights("source_weights", self.source_weights or {})
+        before = 0
+        for number, stage in enumerate(self.mixture_stages):
+            where = f"mixture_stages[{number}]"
             _require(
-                weight >= 0 and math.isfinite(weight),
-                f"source_weights.{source} is {weight}; it must be a finite number, 0 or more",
+                stage.from_step > before,
+                f"{where}.from_step is {stage.from_step}; it must be after {before}: stages go by step",
             )
+            before = stage.from_step
+            _check_weights(f"{where}.weights", stage.weights)
+
+
+_CHOICES = {
+    "optimizer": ("adamw", "muon"),
+    "schedule": ("cosine", "linear", "wsd", "inverse_sqrt"),
+    "precision": ("bf16", "fp16", "fp32"),
+    "parallel": ("ddp", "fsdp"),
+    "packing": ("contiguous", "best_fit"),
+}
+
+
+def _check_weights(name: str, weights: dict[str, float]) -> None:
+    for source, weight in weights.items():
+        _require(
+            weight >= 0 and math.isfinite(weight),
+            f"{name}.{source} is {weight}; it must be a finite number, 0 or more",
+        )

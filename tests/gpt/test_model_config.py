@@ -37,7 +37,7 @@ def test_impossible_shape_names_its_field(change: dict):
         {"warmup_steps": 2000},
         {"micro_batch_size": 5},
         {"lr": 0.0},
-        {"precision": "fp16"},
+        {"precision": "fp8"},
         {"beta2": 1.0},
         {"min_lr_ratio": 2.0},
         {"num_steps": 0},
