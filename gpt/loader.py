@@ -211,8 +211,7 @@ class BatchLoader:
         """Copy as the shards hold it and widen on the device."""
         context_length = self.order.context_length
         rows, num_targets, source = (
-            tensor.to(self.device, non_blocking=True)
-            for tensor in (host.rows, host.num_targets, host.source)
+            tensor.to(self.device, non_blocking=True) for tensor in (host.rows, host.num_targets, host.source)
         )
         rows = rows.to(torch.int64)
         is_padding = torch.arange(context_length, device=self.device) >= num_targets[:, None]

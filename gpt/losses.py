@@ -19,9 +19,6 @@ from torch import Tensor
 from gpt.model import IGNORE_INDEX
 
 
-
-
-
 def chunked_losses(
     hidden_BTD: Tensor,
     head_VD: Tensor,

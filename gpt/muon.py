@@ -27,7 +27,9 @@ class Muon(torch.optim.Optimizer):
         rank, world_size: this worker, and how many hold the same gradients.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], momentum: float, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], momentum: float, rank: int = 0, world_size: int = 1
+    ) -> None:
         assert all(parameter.dim() == 2 for group in groups for parameter in group["params"])
         super().__init__(groups, {"lr": 0.02, "weight_decay": 0.0})
         self.momentum, self.rank, self.world_size = momentum, rank, world_size

@@ -208,7 +208,8 @@ class SampleOrder:
     def state(self) -> dict[str, Any]:
         """Everything the order depends on, as plain JSON; equal states give equal orders."""
         stages = [
-            {"from_sample": stage.start, "weights": self._by_source(stage.weights)} for stage in self._stages[1:]
+            {"from_sample": stage.start, "weights": self._by_source(stage.weights)}
+            for stage in self._stages[1:]
         ]
         # Not named where there are none, so that an order keeps the fingerprint it had before there were stages.
         optional = {"stages": stages} if stages else {}
@@ -268,7 +269,11 @@ class SampleOrder:
         stage = self._stages[stage_number]
         before, after = apportion(stage.weights, block * BLOCK), apportion(stage.weights, (block + 1) * BLOCK)
         # The first stage's key has no number: orders made before there were stages stay as they were.
-        key = ("mixture", self.seed, block) if stage_number == 0 else ("mixture", self.seed, stage_number, block)
+        key = (
+            ("mixture", self.seed, block)
+            if stage_number == 0
+            else ("mixture", self.seed, stage_number, block)
+        )
         shuffled = permute(np.arange(BLOCK), BLOCK, hash_key(*key))
         source = np.repeat(np.arange(len(self.sources)), after - before)[shuffled]
         draw = np.empty(BLOCK, np.int64)

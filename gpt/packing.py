@@ -34,7 +34,11 @@ class PackedWindows:
     @property
     def num_pairs(self) -> np.ndarray:
         """Targets of each window, int64."""
-        return np.add.reduceat(self.piece_lengths, self.offsets[:-1]) if self.num_windows else np.zeros(0, np.int64)
+        return (
+            np.add.reduceat(self.piece_lengths, self.offsets[:-1])
+            if self.num_windows
+            else np.zeros(0, np.int64)
+        )
 
 
 def pack_documents(doc_starts: np.ndarray, num_tokens: int, context_length: int) -> PackedWindows:
