@@ -33,6 +33,8 @@ class Muon(torch.optim.Optimizer):
         assert all(parameter.dim() == 2 for group in groups for parameter in group["params"])
         super().__init__(groups, {"lr": 0.02, "weight_decay": 0.0})
         self.momentum, self.rank, self.world_size = momentum, rank, world_size
+        # 1 where the gradients are not finite: then nothing changes. Set before step(), as torch's GradScaler does.
+        self.found_inf: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -42,10 +44,13 @@ class Muon(torch.optim.Optimizer):
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             updates = self._updates([self._direction(parameter) for parameter in parameters])
             for parameter, update in zip(parameters, updates, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 # A taller matrix has more outputs to move: the size of what leaves it stays that of a square one.
                 scale = max(1.0, parameter.size(0) / parameter.size(1)) ** 0.5
-                parameter.add_(_like(update, parameter).to(parameter.dtype), alpha=-group["lr"] * scale)
+                change = _like(update, parameter).to(parameter.dtype) * (-group["lr"] * scale)
+                change.add_(parameter, alpha=-group["lr"] * group["weight_decay"])
+                if self.found_inf is not None:
+                    change.masked_fill_(self.found_inf > 0, 0.0)
+                parameter.add_(change)
 
     def _direction(self, parameter: Tensor) -> Tensor:
         """The Nesterov momentum of a parameter's gradient."""
@@ -53,7 +58,10 @@ class Muon(torch.optim.Optimizer):
         assert gradient is not None
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(gradient)
-        momentum: Tensor = state["momentum"].lerp_(gradient, 1 - self.momentum)
+        momentum: Tensor = state["momentum"]
+        if self.found_inf is not None:
+            gradient = gradient.where(self.found_inf == 0, momentum)  # a step of the momentum to itself is none
+        momentum.lerp_(gradient, 1 - self.momentum)
         return gradient.lerp(momentum, self.momentum)
 
     def _updates(self, directions: list[Tensor]) -> list[Tensor]:

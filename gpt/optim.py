@@ -65,6 +65,15 @@ def _group(parameters: list[nn.Parameter], peak_lr: float, weight_decay: float) 
     return {"params": parameters, "lr": peak_lr, "peak_lr": peak_lr, "weight_decay": weight_decay}
 
 
+def fresh_state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
+    """The state an optimizer gives a parameter at its first update."""
+    if isinstance(optimizer, Muon):
+        return {"momentum": torch.zeros_like(parameter)}
+    # A fused AdamW counts its steps on the device.
+    step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+    return {"step": step, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+
+
 def assert_each_once(parameters: Iterable[nn.Parameter], groups: list[dict[str, Any]]) -> None:
     """Every parameter is in exactly one group: a forgotten one would silently stay as it was drawn."""
     grouped = [id(parameter) for group in groups for parameter in group["params"]]

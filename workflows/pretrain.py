@@ -229,12 +229,11 @@ def _check_same_run(plan: _Plan, stored: dict[str, Any]) -> None:
     if before != now:
         differences.append(f"data (manifest {before[:12]}, now {now[:12]})")
     for group in ("model", "train"):
-        known = stored.get(group, {})
+        # A setting that did not exist when the run began had its default's effect.
+        known = asdict(ModelConfig() if group == "model" else TrainConfig()) | stored.get(group, {})
         for key in sorted({*known, *identity[group]}):
             before, now = known.get(key), identity[group].get(key)
-            # The mixture of the sources decides what is learned; the trainer compares it in another place.
-            may_change = key in MAY_CHANGE_SILENTLY and key != "source_weights"
-            if before != now and not (group == "train" and may_change):
+            if before != now and not (group == "train" and key in MAY_CHANGE_SILENTLY):
                 differences.append(f"{group}.{key} (was {before}, now {now})")
     if differences:
         raise InputError(
