@@ -168,6 +168,12 @@ class KVCache:
         counts = [counts] * self.num_rows if isinstance(counts, int) else counts
         self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
 
+    def keep(self, rows: list[int]) -> None:
+        """Forget all rows but these; they move together in this order."""
+        self.store = self.store[:, :, rows].contiguous()
+        self.lengths = [self.lengths[row] for row in rows]
+        self._rows = self._rows[: len(rows)]
+
     def positions(self) -> Tensor:
         """Positions of the tokens of this forward, [T] or [B, T]."""
         if self._is_even:
