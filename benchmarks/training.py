@@ -94,11 +94,12 @@ def ours(folder: Path, steps: int, seed: int) -> tuple[list[float], Any]:
     from gpt.events import Callback, StepRecord
     from gpt.trainer import Trainer
 
-    seconds = []
+    seconds, waits = [], []
 
     class Clock(Callback):
         def on_step(self, record: StepRecord) -> None:
             seconds.append(record.seconds_per_step)
+            waits.append(record.data_wait)
 
     model = ModelConfig(VOCAB_SIZE, CONTEXT, LAYERS, HEADS, width=WIDTH)
     run_dir = Path(tempfile.mkdtemp(prefix="training-"))
@@ -108,6 +109,7 @@ def ours(folder: Path, steps: int, seed: int) -> tuple[list[float], Any]:
         trainer.fit()
     finally:
         shutil.rmtree(run_dir)
+    print(f"  waited for data {statistics.mean(waits[SKIPPED_STEPS:]):.3%} of the time", file=sys.stderr)
     return seconds, trainer.model.eval()
 
 
