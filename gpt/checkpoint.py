@@ -89,7 +89,9 @@ class Checkpoint:
 
 def _copy(stored: Tensor, tensor: Tensor) -> None:
     if stored.shape != tensor.shape:
-        raise ValueError(f"a stored tensor is {tuple(stored.shape)}, this training's is {tuple(tensor.shape)}")
+        raise ValueError(
+            f"a stored tensor is {tuple(stored.shape)}, this training's is {tuple(tensor.shape)}"
+        )
     if isinstance(tensor, DTensor):
         stored = distribute_tensor(
             stored.to(tensor.device), tensor.device_mesh, tensor.placements, src_data_rank=None
@@ -122,7 +124,13 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, run_dir: Path, *, keep: int, keep_every: int = 0, in_background: bool = True, is_main: bool = True
+        self,
+        run_dir: Path,
+        *,
+        keep: int,
+        keep_every: int = 0,
+        in_background: bool = True,
+        is_main: bool = True,
     ) -> None:
         self.run_dir, self.keep, self.keep_every, self.is_main = run_dir, keep, keep_every, is_main
         self._thread = ThreadPoolExecutor(1, "checkpoint-writer") if in_background and is_main else None

@@ -21,4 +21,4 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError, TypeError):  # no glibc: musl, macOS, Windows
         return False
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26))
-    return all([mallopt(parameter, value) for parameter, value in settings])
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)

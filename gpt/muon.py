@@ -60,7 +60,9 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum"]
         if self.found_inf is not None:
-            gradient = gradient.where(self.found_inf == 0, momentum)  # a step of the momentum to itself is none
+            gradient = gradient.where(
+                self.found_inf == 0, momentum
+            )  # a step of the momentum to itself is none
         momentum.lerp_(gradient, 1 - self.momentum)
         return gradient.lerp(momentum, self.momentum)
 

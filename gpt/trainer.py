@@ -227,9 +227,7 @@ class Trainer:
             tokens_per_second=interval.tokens_per_second,
             seconds_per_step=interval.seconds_per_step,
             data_wait=interval.data_wait,
-            mfu=utilisation(
-                self.model_config, interval.tokens_per_second / self.world_size, self.device
-            ),
+            mfu=utilisation(self.model_config, interval.tokens_per_second / self.world_size, self.device),
             skipped_updates=self.skipped_updates,
         )
         with self._meter.elsewhere():

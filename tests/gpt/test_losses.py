@@ -54,9 +54,7 @@ def test_loss_and_gradients_are_those_of_whole_logits(
     )
     torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=1e-5)
-    for got, wanted in zip(
-        torch.autograd.grad(total * 0.7, (hidden, head)), expected_gradients, strict=True
-    ):
+    for got, wanted in zip(torch.autograd.grad(total * 0.7, (hidden, head)), expected_gradients, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 

@@ -256,7 +256,9 @@ def test_records_add_up(bench: Bench, tmp_path: Path):
         assert min(record.loss_by_source.values()) <= record.loss <= max(record.loss_by_source.values())
         assert 0 <= record.data_wait <= 1
         assert record.mfu is None
-    assert {row.source: row.num_samples * 16 for row in trainer.schedule.plan} == recorder.steps[-1].tokens_by_source
+    assert {row.source: row.num_samples * 16 for row in trainer.schedule.plan} == recorder.steps[
+        -1
+    ].tokens_by_source
     assert result.samples_consumed == 56
 
 
