@@ -200,6 +200,63 @@ _MODEL_CHOICES = {
 
 
 @dataclass(frozen=True)
+class ObjectiveConfig:
+    """What the network is asked to predict, each with a weight; a weight of 0 costs nothing and changes nothing."""
+
+    causal: float = 1.0
+    """Weight of next-token prediction at the beginning of training."""
+    masked: float = 0.0
+    """Weight of masked-token prediction (BERT's, with attention both ways); model.multitask must be on."""
+    sentence: float = 0.0
+    """Weight of next-sentence prediction: does the second text follow the first?; model.multitask must be on."""
+    causal_end: float | None = None
+    """The same at the end, weights move linearly in between; empty = as at the beginning."""
+    masked_end: float | None = None
+    """The same for masked-token prediction."""
+    sentence_end: float | None = None
+    """The same for next-sentence prediction."""
+    mask_ratio: float = 0.15
+    """Share of the tokens that masked-token prediction asks for."""
+
+    def weights(self, progress: float) -> dict[str, float]:
+        """Weight of each objective after a share of the training, those of 0 left out."""
+        weights = {}
+        for name in ("causal", "masked", "sentence"):
+            first, last = getattr(self, name), getattr(self, f"{name}_end")
+            weight = first if last is None else first + (last - first) * progress
+            if weight > 0:
+                weights[name] = weight
+        return weights
+
+    @property
+    def needs_multitask(self) -> bool:
+        """Whether a model without mask and sentence head cannot be trained by this."""
+        return any((self.masked, self.masked_end, self.sentence, self.sentence_end))
+
+    def validate(self, model: ModelConfig) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            ConfigError: names the field and its value.
+        """
+        for name in ("causal", "masked", "sentence", "causal_end", "masked_end", "sentence_end"):
+            value = getattr(self, name)
+            _require(
+                value is None or (value >= 0 and math.isfinite(value)),
+                f"objectives.{name} is {value}; it must be 0 or more",
+            )
+        _require(bool(self.weights(0.5)), "objectives has no weight over 0; leave causal at 1")
+        _require(
+            0 < self.mask_ratio < 1, f"objectives.mask_ratio is {self.mask_ratio}; it must lie in (0, 1)"
+        )
+        _require(
+            model.multitask or not self.needs_multitask,
+            "objectives has masked or sentence prediction, but model.multitask is off; turn it on, the model needs a mask "
+            "and a sentence head",
+        )
+
+
+@dataclass(frozen=True)
 class MixtureStage:
     """Another mixture of the sources, from a step on."""
 

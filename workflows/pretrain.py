@@ -34,7 +34,8 @@ class Options:
     workspace: str = "workspace"
     """Folder that everything is kept in."""
     preset: str = "demo"
-    """Recipe to start from (demo, tiny, gpt2); the options under model and train override it."""
+    """Recipe to start from (demo, tiny, gpt1, gpt2, gpt3-small, modern-d12 ...; python -m gpt.presets lists them); the
+    options under model and train override it."""
     dataset: str = "bpe"
     """Name of the token dataset; its newest version is used."""
     name: str = ""
