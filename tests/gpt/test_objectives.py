@@ -145,7 +145,7 @@ def test_all_three_are_learned_together_each_with_its_own_loss():
         for _ in range(16):
             row = []
             for subject in rng.permutation(4):
-                words = 2 + 12 * subject + rng.integers(0, 12, 4)
+                words = 2 + 3 * subject + rng.integers(0, 3, 4)
                 row += [END] + [token for word in words for token in (word, word, word, DOT)]
             rows.append(row[:64])
         return torch.tensor(np.array(rows))
@@ -156,12 +156,12 @@ def test_all_three_are_learned_together_each_with_its_own_loss():
     module = Multitask(model, config, end_token=END, ends_sentence_V=ends_sentence())
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     means: list[dict[str, float]] = []
-    for step in range(220):
+    for step in range(280):
         tokens = batch()
         targets = tokens.roll(-1, 1)
         targets[:, -1] = IGNORE_INDEX
         keys = sequence_keys(hash_key("train", 1), torch.arange(step * 16, step * 16 + 16))
-        weights = config.weights(step / 220)
+        weights = config.weights(step / 280)
         losses = module(tokens, targets, keys, tuple(weights))
         counts = {name: max(1, int((wanted != IGNORE_INDEX).sum())) for name, (_, wanted) in losses.items()}
         weighted_sum(losses, weights, counts).backward()
@@ -171,9 +171,9 @@ def test_all_three_are_learned_together_each_with_its_own_loss():
     last = {name: float(np.mean([mean[name] for mean in means[-20:]])) for name in means[0]}
     assert means[0]["sentence"] == pytest.approx(np.log(2), abs=0.1)
     assert last["causal"] < 0.5 * means[0]["causal"]
-    # 3.4 nats are what knowing how often each token comes is worth: under that, it reads what is around.
-    assert last["masked"] < 3.1
-    assert last["sentence"] < 0.35
+    # 2.4 nats are what knowing how often each token comes is worth: under that, it reads what is around.
+    assert last["masked"] < 2.0
+    assert last["sentence"] < 0.3
 
 
 def test_weights_move_linearly_and_add_up():
