@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 
-
 # mallopt's parameters, of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 

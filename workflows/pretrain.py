@@ -81,8 +81,11 @@ def main(options: Options) -> None:
 
     workspace = Workspace.open(options.workspace)
     folder = workspace.dataset(options.dataset)
-    # A name that is taken is said at once; starting Ray takes seconds.
-    _stored_run(workspace, _Plan.of(options, folder))
+    # A name that is taken, or a source that would be read too often, is said at once; starting Ray takes seconds.
+    plan = _Plan.of(options, folder)
+    _stored_run(workspace, plan)
+    if not (workspace.runs / plan.name / DONE).exists():
+        _print_reading(plan)
     with ray_session(workspace.logs / "pretrain.log"):
         pretrain(workspace, options, folder)
 
@@ -112,6 +115,18 @@ def pretrain(workspace: Workspace, options: Options, folder: Path) -> dict[str, 
         result = _train(workspace, plan, stored, shown.update)
         shown.summary = f"{plan.name}: {result['step']} steps, {result['tokens']:,} tokens, {_scores(result)}"
     return result
+
+
+def _print_reading(plan: _Plan) -> None:
+    """A table of what training will take from each source; refuses a mixture that cannot be."""
+    from data_pipeline.shards import TokenDataset
+    from gpt.order import plan_table
+    from gpt.schedule import DataSchedule
+    from workflows.console import say
+
+    data = TokenDataset(plan.folder, "train")
+    schedule = DataSchedule.of(data, plan.options.train, plan.model.context_length)
+    say(plan_table(schedule.plan, plan.model.context_length))
 
 
 def _stored_run(workspace: Workspace, plan: _Plan) -> dict[str, Any]:
