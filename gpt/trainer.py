@@ -34,7 +34,7 @@ from gpt.distributed import default_device, from_main_worker, sigterm_sets, wait
 from gpt.evaluate import Score, evaluate_bits_per_byte
 from gpt.events import Callback, EvaluationRecord, StepRecord, TrainResult
 from gpt.heap import keep_freed_memory
-from gpt.loader import BatchLoader, reads_ahead, StepBatch
+from gpt.loader import BatchLoader, StepBatch, reads_ahead
 from gpt.meter import StepMeter
 from gpt.model import GPT
 from gpt.optim import schedule_factor
