@@ -25,6 +25,9 @@ from data_pipeline.shards import TokenDataset
 from gpt.model import IGNORE_INDEX
 from gpt.order import SampleOrder
 
+# Shards of an object store are fetched in the order in which so many steps want them, then the others.
+STEPS_AHEAD = 256
+
 
 class MicroBatch(NamedTuple):
     """What one forward of one worker sees."""
@@ -96,6 +99,7 @@ class BatchLoader:
         self.micro_batch_size = micro_batch_size or self.num_rows
         self._streams = [dataset.streams[source] for source in order.sources]
         self._start_sample = start_sample
+        dataset.fetch_ahead(self._reads(), order.context_length + 1)
         self._queue: queue.Queue[_Rows | BaseException] = queue.Queue(maxsize=2)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._produce, name="batch-loader", daemon=True)
@@ -153,6 +157,13 @@ class BatchLoader:
             except queue.Full:
                 continue
         return False
+
+    def _reads(self) -> Iterator[tuple[str, np.ndarray]]:
+        """(source, positions) of what the first steps will read, all workers' rows."""
+        for step in range(STEPS_AHEAD):
+            source, window = self.order.samples(self._start_sample + step * self.batch_size, self.batch_size)
+            for index in np.unique(source):
+                yield self.order.sources[index], window[source == index] * self.order.context_length
 
     def _read(self, start_sample: int) -> _Rows:
         """This worker's rows of the global batch that begins at `start_sample`."""
