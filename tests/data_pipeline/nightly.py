@@ -82,8 +82,8 @@ def work(base: Path, corpus: Corpus, night: int) -> None:
         with corpus.locked(60):
             history.remove(corpus, parse_rules(**TAKEDOWNS[night]), f"night {night}")
     source = SourceConfig(name="rows", paths=[str(base / "in")], uri_column="id")
-    # Two groups on most nights.
-    config = RefreshConfig(sources=[source], dedup=DedupConfig(max_source_loss=1.0), group_bytes=9000)
+    # Two groups on nights on which more than one file comes.
+    config = RefreshConfig(sources=[source], dedup=DedupConfig(max_source_loss=1.0), group_bytes=13_000)
     refresh(corpus, config, base, wait=60)
 
 
