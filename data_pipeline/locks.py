@@ -170,7 +170,7 @@ def _take(store: ObjectStore, name: str) -> _Tag | None:
         if (_now(store, name) - found["last_modified"]).total_seconds() < LEASE_SECONDS:
             return None
         # Of several that saw it expire, one replaces this very version of it.
-        stale = {"e_tag": found["e_tag"], "version": found["version"]}
+        stale = {key: found[key] for key in ("e_tag", "version") if found[key] is not None}
         return _Tag(obstore.put(store, name, _holder().encode(), mode=stale)["e_tag"])  # type: ignore[arg-type]
     except (NotFoundError, PreconditionError, FileNotFoundError):
         return None

@@ -45,7 +45,7 @@ class Options(ReportOptions, RefreshConfig):
     """Options of workflows.refresh."""
 
     workspace: str = "workspace"
-    """Folder that everything is kept in, or an s3:// or gs:// URI."""
+    """Folder that everything is kept in. An s3:// or gs:// URI will do as well."""
     wait: bool | float = False
     """Wait for another process that writes this corpus: seconds, or as long as it takes (--wait will do)."""
     as_of: int = 0

@@ -28,7 +28,7 @@ class Place:
     """Where the corpus is."""
 
     workspace: str = "workspace"
-    """Folder that everything is kept in, or an s3:// or gs:// URI."""
+    """Folder that everything is kept in. An s3:// or gs:// URI will do as well."""
 
 
 @dataclass(frozen=True)

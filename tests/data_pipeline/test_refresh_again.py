@@ -111,7 +111,7 @@ def _any(corpus: Path, pattern: str) -> bool:
 @pytest.mark.parametrize(
     ("moment", "is_there"),
     [
-        ("reading", lambda corpus: _any(corpus, ".staging/unit-*")),
+        ("reading", lambda corpus: _any(corpus, ".staging/*/unit-*")),
         ("writing", lambda corpus: _any(corpus, "documents/*.parquet")),
         ("within the commit", lambda corpus: _any(corpus, "documents/_delta_log/*1.json")),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -105,6 +107,39 @@ def test_a_users_mistake_fails_the_job_with_its_one_line(cluster: dict[str, str]
     assert done.returncode != 0
     assert "error: num_heads 3 does not divide width" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_the_nightly_script_submits_a_refresh_as_cron_would_start_it(
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
+    books = ROOT / "workflows" / "demo_data" / "books"
+    (tmp_path / "refresh.yaml").write_text(f"books: {books}\n")
+    # Cron gives next to nothing; the crontab's own lines give the rest.
+    environment = {
+        **{name: value for name, value in cluster.items() if name.startswith("RAY_")},
+        "PATH": cluster["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8",
+        "GPTMILL_CONFIG": str(tmp_path / "refresh.yaml"), "GPTMILL_WORKSPACE": str(tmp_path / "ws"),
+        "GPTMILL_PAUSE": "0", "GPTMILL_TRIES": "2",
+    }
+
+    def night() -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(
+            [str(ROOT / "deploy" / "nightly.sh")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+    code, summary = night()
+    assert (code, summary["status"], summary["version"]) == (0, "committed", 1)
+    code, summary = night()
+    assert (code, summary["status"]) == (0, "nothing_new")
+    (tmp_path / "refresh.yaml").write_text(f"books: {tmp_path / 'nowhere'}\n")
+    code, summary = night()
+    assert (code, summary["status"]) == (2, "refused")
+    assert "does not exist" in summary["message"]
 
 
 def test_the_cluster_files_ray_starts_with_the_environment_first_on_its_path(tmp_path: Path) -> None:
