@@ -15,7 +15,9 @@ from gpt.trainer import Trainer
 
 
 @pytest.mark.parametrize("name", ["gpt1-tiny", "gpt2-tiny", "gpt3-tiny", "modern-tiny"])
-def test_a_tiny_twin_learns_in_seconds(dataset_folder: Path, token_bytes: np.ndarray, tmp_path: Path, name: str):
+def test_a_tiny_twin_learns_in_seconds(
+    dataset_folder: Path, token_bytes: np.ndarray, tmp_path: Path, name: str
+):
     recipe = PRESETS[name]
     trainer = Trainer(recipe.model, recipe.train, dataset_folder, tmp_path, token_bytes)
     result = trainer.fit()
