@@ -102,9 +102,9 @@ def import_hf(folder: Path, device: torch.device | str = "cpu") -> GPT:
         config.validate()
     except ConfigError as error:
         raise ConfigError(f"{folder / CONFIG_FILE}: {error}") from None
-    except KeyError as error:
+    except (KeyError, TypeError) as error:
         raise ConfigError(
-            f"{folder / CONFIG_FILE} has no {error}; is it the file of a {layout.architecture}?"
+            f"{folder / CONFIG_FILE} is not the file of a {layout.architecture}: {type(error).__name__} {error}"
         ) from None
     tensors = _named_as_in_layout(_read_tensors(folder), layout, config.tie_embeddings)
     model = GPT(config)

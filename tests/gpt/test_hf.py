@@ -186,6 +186,7 @@ def test_what_no_class_computes_is_refused_with_the_reason(
         ({"n_layer": 4}, "no tensor transformer.h.3"),
         ({"n_layer": 2}, "nothing for: transformer.h.2"),
         ({"n_positions": 12}, "position_embedding.weight"),
+        ({"n_layer": "three"}, "not the file of a GPT2LMHeadModel"),
     ],
 )
 def test_a_file_that_cannot_be_read_faithfully_is_refused(tmp_path: Path, change: dict, message: str):
