@@ -264,7 +264,8 @@ class GPT(nn.Module):
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores of the next token, [..., V], from final hidden states [..., D]; padded rows are cut away."""
-        logits_BTV = F.linear(x_BTD, self.head_weight)[..., : self.config.vocab_size]
+        scores = self.head(x_BTD) if self.head is not None else F.linear(x_BTD, self.token_embedding.weight)
+        logits_BTV = scores[..., : self.config.vocab_size]
         cap = self.config.logit_soft_cap
         # In float32: near the cap, bf16 tells nothing apart.
         return cap * torch.tanh(logits_BTV.float() / cap) if cap else logits_BTV
