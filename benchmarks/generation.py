@@ -1,12 +1,12 @@
 """How many tokens a second do we generate beside `transformers`, with the same GPT-2 124M weights, on this machine's CPU?
 
 transformers' `generate` with its key-value cache, greedy, fp32 as it loads them and in bf16; ours on the same weights,
-fp32 and a bf16 copy. Weights are random, drawn by transformers and imported here: speed does not ask what they say.
+fp32, a bf16 copy, and one in eight bits. Weights are random, drawn by transformers and imported here: speed does not ask what they say.
 Prompts of 32 tokens, 64 new ones, batches of 1 and 8; all in turn, median of the rounds. Greedy tokens are compared: fp32
-with fp32 must be equal, of bf16 the share of rows that are equal to fp32 is told (rounding breaks near-ties, of which
+with fp32 must be equal, of the copies the share of rows that are equal to fp32 is told (rounding breaks near-ties, of which
 random weights have many).
 
-    python -m benchmarks.generation [--rounds 5] [--threads 2]
+    python -m benchmarks.generation [--rounds 5] [--threads 2] [--batches 1 8]
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 from gpt.generate import Request, generate_batch
 from gpt.hf import import_hf
 from gpt.model import GPT
+from gpt.quantise import quantised
 from gpt.sampling import Sampling
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +69,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="0 = torch's choice")
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -88,13 +90,14 @@ def main() -> None:
         "transformers bf16": their_generator(copy.deepcopy(theirs).bfloat16()),
         "gptmill fp32": our_generator(ours),
         "gptmill bf16": our_generator(copy.deepcopy(ours).bfloat16()),
+        "gptmill int8": our_generator(quantised(ours)),
     }
     results: dict[str, object] = {
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": version,
     }
-    for batch in BATCHES:
+    for batch in arguments.batches:
         prompts = torch.randint(0, 50257, (batch, PROMPT_TOKENS))
         expected = contestants["transformers fp32"](prompts)
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -116,9 +119,10 @@ def main() -> None:
             print(f"{name:<20}{rate:>15.1f}{equal[name]:>12.0%}")
         ratios = {
             "bf16 copy / transformers as it loads (fp32)": rates["gptmill bf16"] / rates["transformers fp32"],
+            "int8 copy / transformers as it loads (fp32)": rates["gptmill int8"] / rates["transformers fp32"],
             "fp32 / transformers fp32": rates["gptmill fp32"] / rates["transformers fp32"],
             "bf16 / transformers bf16": rates["gptmill bf16"] / rates["transformers bf16"],
-            "our better / their better": max(rates["gptmill bf16"], rates["gptmill fp32"])
+            "our best / their best": max(rates[name] for name in rates if name.startswith("gptmill"))
             / max(rates["transformers bf16"], rates["transformers fp32"]),
         }
         for name, ratio in ratios.items():

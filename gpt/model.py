@@ -12,6 +12,7 @@ MLP, V vocab_size. `x_BTD` is the residual stream.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -157,6 +158,9 @@ class GPT(nn.Module):
         ConfigError: a shape that cannot be built.
     """
 
+    rotary_cos: Tensor
+    rotary_sin: Tensor
+
     def __init__(self, config: ModelConfig, kernel: Kernel = "auto") -> None:
         super().__init__()
         config.validate()
@@ -260,7 +264,8 @@ class GPT(nn.Module):
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores of the next token, [..., V], from final hidden states [..., D]; padded rows are cut away."""
-        logits_BTV = F.linear(x_BTD, self.head_weight)[..., : self.config.vocab_size]
+        scores = self.head(x_BTD) if self.head is not None else F.linear(x_BTD, self.token_embedding.weight)
+        logits_BTV = scores[..., : self.config.vocab_size]
         cap = self.config.logit_soft_cap
         # In float32: near the cap, bf16 tells nothing apart.
         return cap * torch.tanh(logits_BTV.float() / cap) if cap else logits_BTV
@@ -277,6 +282,15 @@ class GPT(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GPT:
+        # What moves, casts or materialises a module. The rotary tables stay float32 in a bf16 copy, and are there
+        # after a model was built on the meta device.
+        super()._apply(fn, recurse)
+        if self.config.positions == "rotary":
+            tables = rotary_table(self.config.context_length, self.config.head_width, self.config.rotary_base)
+            self.rotary_cos, self.rotary_sin = (table.to(self.device) for table in tables)
+        return self
 
     def _patterns(
         self, length: int, causal: bool, documents_BT: Tensor | None, cache: KVCache | None
