@@ -30,13 +30,13 @@ PLAIN_MODEL = ModelConfig(
     vocab_size=VOCAB_SIZE, context_length=256, num_layers=4, num_heads=4, width=256, bias=True
 )
 PLAIN_TRAIN = TrainConfig(
-    num_steps=450,
+    num_steps=300,
     batch_size=16,
     lr=1e-3,
     beta2=0.99,
-    warmup_steps=40,
+    warmup_steps=30,
     min_lr_ratio=0.1,
-    eval_every=150,
+    eval_every=100,
     eval_tokens=20_000,
     checkpoint_every=0,
     log_every=10,
@@ -59,7 +59,7 @@ MODERN_MODEL = replace(
 )
 MODERN_TRAIN = replace(
     PLAIN_TRAIN,
-    num_steps=200,
+    num_steps=140,
     optimizer="muon",
     muon_lr=0.03,
     lr=0.01,
