@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -75,7 +76,10 @@ class Checkpoint:
                 for name, tensor in named.items()
             }
             reader = HuggingFaceStorageReader(str(self.path / SHARDED_FOLDER))
-            dcp.load(flat, storage_reader=reader, no_dist=not dist.is_initialized())
+            with warnings.catch_warnings():
+                # That it loads in one process is meant so, where there is one.
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+                dcp.load(flat, storage_reader=reader, no_dist=not dist.is_initialized())
             return
         for part, named in tensors.items():
             stored = load_file(self.path / f"{part}.safetensors")
