@@ -2,7 +2,8 @@
 #
 #   make demo                       raw text to a trained GPT, in a few minutes
 #   make demo WEB=crawl/ BOOKS=texts/ WIKI=dump.xml.bz2    the same with your own files
-#   make test                       the whole test suite
+#   make test                       the test suite, but for the tests that take minutes
+#   make test-all                   all of it
 
 PYTHON ?= python3
 WORKSPACE ?= workspace
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench lock clean
+.PHONY: help setup demo test test-all lint format bench lock clean
 
 help:
 	@sed -n 's/^#   /  /p' Makefile
@@ -32,8 +33,13 @@ demo: $(READY)
 	@$(BIN)/python -m workflows.demo --workspace "$(WORKSPACE)" $(if $(WEB),--web "$(WEB)") $(if $(BOOKS),--books "$(BOOKS)") $(if $(WIKI),--wiki "$(WIKI)")
 
 # Two processes share the files of tests; half of the time a test waits for processes of its own to start.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: $(READY)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) -m "not slow"
+
+test-all: $(READY)
+	@$(PYTEST)
 
 lint: $(READY)
 	@$(BIN)/ruff check .

@@ -7,6 +7,7 @@ same Parquet files.
   signatures   from text, shingling included, by second of processor time; five rounds in turn, the median ratio
   job          read, sign, find, verify, write; from the start of the command to its end, two cores for those that use them.
                Peers that take hours run on --peer-documents; then documents a second are compared, and the JSON says so.
+  long books   ours alone over --long-books unrelated texts of 1 to 4 MB that begin with the same licence
   scaling      ours alone over growing sizes: the exponent of the processor time beyond a start's, and the largest private memory of a worker
 
 Peers live in environments of their own below build/, made on the first call.
@@ -405,6 +406,45 @@ def scaling(work: Path, sizes: list[int], pool: list[str]) -> dict[str, Any]:
     return report
 
 
+# ------------------------------------------------------------------------------------------------------ long books
+
+
+def write_long_books(folder: Path, count: int, pool: list[str]) -> None:
+    """Unrelated texts of 1 to 4 MB in Parquet, a hundred a file; of each, the first 20 KB are the same licence.
+
+    A word of its own between every four makes all other shingles of a book its own.
+    """
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(count)
+    words = " ".join(pool).split()
+    marked = " ".join(" ".join([*words[at : at + 4], "\0"]) for at in range(0, len(words), 4))
+    licence = " ".join(words)[:20_000]
+    for first in range(0, count, 100):
+        rows = []
+        for number in range(first, min(count, first + 100)):
+            size = int(rng.integers(1 << 20, 4 << 20))
+            start = int(rng.integers(0, max(1, len(marked) - size)))
+            body = marked[start : start + size].replace("\0", f"name{number}")
+            rows.append({"id": f"book-{number:06d}", "text": f"{licence} {body}"})
+        path = folder / f"{first:06d}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd", row_group_size=10)
+
+
+def long_books(work: Path, count: int, pool: list[str]) -> dict[str, Any]:
+    """Seconds and memory over long unrelated texts, none of which may go."""
+    folder = work / "long-books"
+    write_long_books(folder, count, pool)
+    spent = measured(our_command(folder, work / "out-books"))
+    summary = json.loads(spent.stdout.splitlines()[-1])
+    shutil.rmtree(folder)
+    shutil.rmtree(work / "out-books")
+    print(
+        f"long books {count:10,} documents {spent.seconds:8.1f} s, {spent.processor:8.1f} s of processor, "
+        f"{spent.worker_mib:6.0f} MiB a worker at most, {count - summary['num_kept']} removed"
+    )
+    return {**asdict(spent), "documents": count, "removed": count - summary["num_kept"]}
+
+
 def main() -> None:
     """Run what is asked for; print and write JSON."""
     parser = argparse.ArgumentParser(
@@ -412,9 +452,11 @@ def main() -> None:
     )
     parser.add_argument("--documents", type=int, default=10_000)
     parser.add_argument("--peer-documents", type=int, default=0, help="default: as many, 10,000 at most")
+    parser.add_argument("--peers", default="datasketch,rensa,datatrove,text-dedup", help="of the whole job")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scaling", default="", help="sizes, for example 10000,100000,1000000")
-    parser.add_argument("--only", choices=["signatures", "job", "scaling"])
+    parser.add_argument("--only", choices=["signatures", "job", "scaling", "long"])
+    parser.add_argument("--long-books", type=int, default=0, help="for example 5000; 12 GB")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "benchmarks" / "dedup_speed.json")
     arguments = parser.parse_args()
     python = environment("dedup-peers", PEERS)
@@ -431,7 +473,10 @@ def main() -> None:
             pythons = dict.fromkeys(("datasketch", "rensa", "datatrove"), python)
             if text_dedup:
                 pythons["text-dedup"] = text_dedup
+            pythons = {name: pythons[name] for name in arguments.peers.split(",") if name in pythons}
             report["job"] = job_rates(work, arguments.documents, peers, pool, pythons, arguments.rounds)
+        if arguments.long_books:
+            report["long_books"] = long_books(work, arguments.long_books, pool)
         if arguments.scaling:
             sizes = [int(size) for size in arguments.scaling.split(",")]
             report["scaling"] = scaling(work, sizes, pool)

@@ -1,6 +1,7 @@
 """Pages a second from WARC to extracted text on two cores: ours in Ray tasks beside datatrove's own pipeline.
 
-Both read the same WARC files, made of the pages of two public extraction benchmarks, and write what they extract.
+Both read the same WARC files, made of the pages of two public extraction benchmarks, each page --copies times (a crawl's
+files are a hundred times as large still), and write what they extract.
 datatrove needs an older trafilatura than the one we measure against, so it runs in an environment of its own, made on
 the first call (or named with --peer-python). Starting processes is not what is asked: the time for one page is taken
 off the time for all. Median of five rounds in turn.
@@ -117,11 +118,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--gold", type=Path, default=ROOT.parent / "shared" / "data" / "web" / "html_gold")
+    parser.add_argument("--copies", type=int, default=4, help="times that each page is in the files")
     parser.add_argument("--peer-python", default="")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "benchmarks" / "ingest.json")
     arguments = parser.parse_args()
     python = arguments.peer_python or peer_environment()
-    pages = [page.html for group in load_gold(arguments.gold).values() for page in group]
+    pages = [page.html for group in load_gold(arguments.gold).values() for page in group] * arguments.copies
 
     import ray
 

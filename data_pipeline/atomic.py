@@ -1,4 +1,4 @@
-"""Small files that a reader sees whole or not at all: written beside, then renamed."""
+"""Small files that a reader sees whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.storage import make_folder, new_file
+
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` in UTF-8; its folder is made when it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    make_folder(path.parent)
+    with new_file(path) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -19,6 +19,8 @@ ENVIRONMENT = {
     "RAY_num_workers_soft_limit": str(max(8, os.cpu_count() or 1)),
     "TOKENIZERS_PARALLELISM": "false",
 }
+# Of blocks that a task of a shuffle takes.
+SHUFFLE_BYTES = 16 << 20
 LOGGERS = ("ray", "ray.data", "ray.train", "mlflow", "alembic", "py.warnings")
 
 
@@ -72,6 +74,10 @@ def _configure_data() -> None:
     context.enable_progress_bars = False
     # The newer Parquet reader starts 32 actors for each read.
     context.use_datasource_v2 = False
+    # By default a gigabyte of blocks is one task of a shuffle: too much for a worker's memory, and work for one core.
+    context.shuffle_input_batch_bytes = SHUFFLE_BYTES
+    # Signatures and hashes do not compress, and texts are gone again within seconds.
+    context.shuffle_compression = "lz4"
     # An InputError that a task raised arrives as one; Ray Data's own error in its place loses what it wraps.
     context.raise_original_map_exception = True
 

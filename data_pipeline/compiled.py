@@ -16,7 +16,7 @@ from numba import njit
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # The files that hold compiled functions, or constants of theirs.
-SOURCES = ("words.py", "minhash.py", "filters/*.py")
+SOURCES = ("words.py", "minhash.py", "encoder.py", "filters/*.py")
 
 
 def compiled(function: Function) -> Function:

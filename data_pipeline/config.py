@@ -24,11 +24,6 @@ PII_KINDS = ("api_key", "email", "iban", "cn_id", "card", "ip", "phone")
 SIGNATURE_SCHEME = "affine32"
 # Of the web much is copied; a library of books that loses so much has lost books.
 MAX_SOURCE_LOSS = {"web": 0.5, "files": 0.5, "books": 0.1, "wiki": 0.1}
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    *("<|pad|>", "<|mask|>", "<|start|>", "<|delimiter|>", "<|classify|>"),
-    *("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
-)
 
 
 @dataclass(frozen=True)
@@ -431,6 +426,10 @@ class RefreshConfig:
     """Sources that may lose more to near-duplicate removal than dedup.max_source_loss, this time."""
     unit_bytes: int = 32 << 20
     """Input bytes that one task reads; small files are grouped up to it."""
+    group_bytes: int = 16 << 30
+    """Input bytes that are committed as one version, about: what a killed refresh loses at most. Documents of an earlier group win over equal ones of a later."""
+    trust_times: bool = True
+    """Take a file whose size and time of change are those recorded for unchanged without reading it; false reads and hashes every file (http files always are)."""
 
     def validate(self) -> None:
         """Raise InputError for a configuration that cannot work, before any work."""
@@ -441,8 +440,9 @@ class RefreshConfig:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"sources.name: {twice[0]} is given twice; give each source a name of its own")
-        if self.unit_bytes <= 0:
-            raise InputError(f"unit_bytes: {self.unit_bytes} must be positive")
+        for name in ("unit_bytes", "group_bytes"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name}: {getattr(self, name)} must be positive")
         for name in (*PER_SOURCE, "dedup", "decontamination"):
             getattr(self, name).validate()
         self.quality.validate(names)
@@ -471,7 +471,7 @@ class RefreshConfig:
     def content(self) -> dict[str, Any]:
         """The configuration as plain values: what decides how text is treated, so no paths and no task sizes."""
         content = asdict(self)
-        for name in ("unit_bytes", "accept_loss"):
+        for name in ("unit_bytes", "accept_loss", "trust_times"):
             del content[name]
         del content["dedup"]["memory_bytes"]
         content["block"] = self.block.content()
@@ -515,49 +515,3 @@ def _restored(kind: Any, value: Any) -> Any:
             else _restored(choices[0], value)
         )
     return value
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    """How the tokenizer is trained."""
-
-    name: str = "bpe"
-    """Name of the tokenizer and of the token dataset made with it."""
-    vocab_size: int = 16384
-    """Tokens in the vocabulary, special ones included (at least 266)."""
-    sample_bytes: int = 200 << 20
-    """Text that training looks at, at most; documents are taken in the order of their ids, which is random, more of
-    them from sources of more weight."""
-    min_frequency: int = 2
-    """Pairs seen less often are never merged."""
-
-    def validate(self) -> None:
-        """Raise InputError, naming the field, for values that cannot work."""
-        least = 256 + len(SPECIAL_TOKENS)
-        if not least <= self.vocab_size <= 1 << 20:
-            raise InputError(f"tokenizer.vocab_size: {self.vocab_size} is outside {least} to {1 << 20}")
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise InputError(
-                f"tokenizer.name: {self.name!r} must be letters, digits, - and _; it names a folder"
-            )
-        if self.sample_bytes <= 0:
-            raise InputError(f"tokenizer.sample_bytes: {self.sample_bytes} must be positive")
-
-
-@dataclass(frozen=True)
-class ShardConfig:
-    """How token shards are cut."""
-
-    val_share: float = 0.05
-    """Share of the documents, by hash of their text, that is held out for validation."""
-    shard_chars: int = 256 << 20
-    """Characters of text that go into one shard, about."""
-
-    def validate(self) -> None:
-        """Raise InputError, naming the field, for values that cannot work."""
-        if not 0 < self.val_share < 0.5:
-            raise InputError(
-                f"shards.val_share: {self.val_share} is outside 0 to 0.5; validation is less than the training data"
-            )
-        if self.shard_chars <= 0:
-            raise InputError(f"shards.shard_chars: {self.shard_chars} must be positive")

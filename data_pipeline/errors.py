@@ -9,6 +9,17 @@ class InputError(ValueError):
     """
 
 
+class Busy(InputError):
+    """Another process works on the same thing: nothing is wrong, and the same command may do later.
+
+    Workflows print the message and exit with code 1, so that a scheduler tries again.
+    """
+
+
+class Overtaken(Busy):
+    """Another process has written since this one looked: it held the lock no more. Nothing of this one is visible."""
+
+
 def find_error(error: BaseException, *kinds: type[BaseException]) -> BaseException | None:
     """The error of one of these kinds that an error is, or wraps: Ray hands over what a task raised inside its own."""
     pending: list[BaseException | None] = [error]

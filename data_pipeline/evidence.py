@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 
 from data_pipeline import engine
 from data_pipeline.atomic import write_json
-from data_pipeline.corpus import Corpus
 from data_pipeline.dedup.candidates import Members
 from data_pipeline.differences import windows
 from data_pipeline.privacy import mask_text
 from data_pipeline.repairs import Repair, repairs
+from data_pipeline.takedowns import Rules
 
 NEAR = "near_dedup"
 NUM_REPAIRS = 8  # of a source
@@ -126,15 +126,14 @@ def gather(
     staged_files: Sequence[Path],
     pairs: pa.Table,
     members: Members,
-    corpus: Corpus,
-    latest: dict[str, Any] | None,
+    before: Evidence,
 ) -> Evidence:
-    """The evidence of the version that follows `latest`, from what `collect` found in all staged files.
+    """The evidence of the next version, from what `collect` found in all staged files.
 
     Args:
         members: where the documents kept before are found.
+        before: that of the version before it, without what leaves (`without`).
     """
-    before = Evidence() if latest is None else load(corpus.evidence(latest["version"]))
     parts = [json.loads(side_file(path).read_text(encoding="utf-8")) for path in staged_files]
     num_repaired = Counter(before.num_repaired)
     examples = list(before.repairs)
@@ -147,6 +146,27 @@ def gather(
         key=lambda pair: (pair["similarity"], pair["doc_id"], pair["keeper"]),
     )
     return Evidence(dict(sorted(num_repaired.items())), _smallest_ids(examples), shown[:NUM_PAIRS])
+
+
+def without(found: Evidence, leaving: Collection[str], rules: Rules) -> Evidence:
+    """The evidence without what shows documents that leave the corpus, or that rules name.
+
+    Args:
+        leaving: ids of documents.
+    """
+
+    def stays(rows: Sequence[Row], names: Sequence[tuple[str, str]]) -> list[Row]:
+        kept = [row for row in rows if not any(row[doc_id] in leaving for doc_id, _ in names)]
+        for doc_id, uri in names if kept else []:
+            columns = {"doc_id": [row[doc_id] for row in kept], "uri": [row[uri] for row in kept]}
+            named = rules.match(
+                pa.table(columns, schema=pa.schema({"doc_id": pa.string(), "uri": pa.string()}))
+            )
+            kept = [row for row, is_named in zip(kept, named, strict=True) if not is_named]
+        return kept
+
+    pairs = stays(found.pairs, [("doc_id", "uri"), ("keeper", "keeper_uri")])
+    return Evidence(found.num_repaired, stays(found.repairs, [("doc_id", "uri")]), pairs)
 
 
 def _smallest_ids(rows: Iterable[Row]) -> list[Row]:

@@ -1,56 +1,59 @@
-"""One refresh: unseen input files become the next version of the corpus, whole or not at all.
+"""A refresh: unseen input files become the next versions of the corpus, each whole or not at all.
 
-    list inputs -> read, extract, clean, identify, filter, sign (a Ray task a unit of files; rows staged as Parquet)
+    list inputs -> groups of bounded size; of each group
+      -> read, extract, clean, identify, filter, sign (a Ray task a unit of files; rows staged as Parquet)
+      -> hold against what changed files held before, and against takedowns
       -> find duplicates among the staged rows and against the stored signatures (Ray Data shuffles)
-      -> write the tables' files (one map) -> commit
+      -> write the tables' files (maps) -> commit
 
 Staged rows live in <corpus>/.staging and are gone after the commit. A refresh that is killed anywhere leaves
-nothing that a reader can see; the next one starts over from the last committed version.
+nothing that a reader can see but whole groups; the next one starts over from the last committed version.
 """
 
 from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import shutil
 import uuid
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import ray
-import ray.data
 
-from data_pipeline import evidence, schema
+from data_pipeline import changes, evidence, schema, takedowns
 from data_pipeline.atomic import write_json
+from data_pipeline.changes import Settled
 from data_pipeline.config import RefreshConfig
-from data_pipeline.corpus import Corpus, DataFile
+from data_pipeline.corpus import SUPERSEDED, TAKEDOWN, Corpus, DataFile
 from data_pipeline.decontaminate import protected
 from data_pipeline.dedup.boilerplate import remove_boilerplate
 from data_pipeline.dedup.candidates import Members
 from data_pipeline.dedup.duplicates import describe, find_duplicates
 from data_pipeline.dedup.losses import guard_losses
 from data_pipeline.dedup.member_files import members_of
-from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
+from data_pipeline.history import comply
+from data_pipeline.inputs import current_inputs, find_inputs, in_groups, input_rows, inputs_after
 from data_pipeline.quality.scoring import with_model
 from data_pipeline.shards import canonical_json
-from data_pipeline.sources import fingerprint, is_local, list_files
 from data_pipeline.staging import InputFile, Progress, stage_files, staged_files
+from data_pipeline.storage import make_folder, remove_tree, size_of
+from data_pipeline.table_writer import write_tables
+from data_pipeline.takedowns import Rules
 
-SAMPLE_CHARS = 300
 # Documents that one partition of the deduplication shuffles holds, about.
 ROWS_A_PARTITION = 20_000
 # Compressed text whose lines one partition of the boilerplate shuffle counts, about.
 BYTES_A_PARTITION = 64 << 20
 
-# {(source, input file): (documents kept, removed)}
-FileCounts = dict[tuple[str, str], tuple[int, int]]
+Row = dict[str, Any]
+# {InputFile.key: (documents read, error or "")}
+Read = dict[tuple[int, str], tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,15 @@ class RefreshResult:
         new_inputs, known_inputs: files read now, and skipped because an earlier version has them.
         damaged: (file, what was wrong) of inputs that could not be read to their end.
         changed: whether a version was added.
+        versions: those that were added, one a group of files.
     """
 
-    version: dict[str, Any]
+    version: Row
     new_inputs: int
     known_inputs: int
     damaged: list[tuple[str, str]]
     changed: bool
+    versions: list[Row] = field(default_factory=list)
 
 
 def refresh(
@@ -77,8 +82,9 @@ def refresh(
     base: Path,
     progress: Progress = lambda line: None,
     rebuild: bool = False,
+    wait: float = 0.0,
 ) -> RefreshResult:
-    """Take what is new in the sources into the corpus.
+    """Take what is new in the sources into the corpus, under a running Ray.
 
     Args:
         corpus: where to; made when it does not exist.
@@ -88,250 +94,266 @@ def refresh(
         rebuild: make the next version from the sources alone, as if it were the first: all their files are read,
             documents are compared with each other only, and the version replaces what the tables hold. Documents
             of files that the sources no longer name are not in it; earlier versions stay readable.
+        wait: seconds to wait for another process that writes the corpus.
 
     Raises:
         InputError: nothing to read, signatures of another scheme, or a source that would lose too much.
+        Busy: another process writes the corpus.
+        Overtaken: another process took the corpus over meanwhile.
+    """
+    with open_refresh(corpus, config, base, progress, rebuild, wait) as work:
+        return work.run()
+
+
+@contextmanager
+def open_refresh(
+    corpus: Corpus,
+    config: RefreshConfig,
+    base: Path,
+    progress: Progress = lambda line: None,
+    rebuild: bool = False,
+    wait: float = 0.0,
+) -> Iterator[Refresh]:
+    """A refresh that knows what is to be done, and has the corpus for itself until the `with` block ends; needs no Ray yet.
+
+    Arguments and errors are those of `refresh`.
     """
     config.validate()
     config = with_model(config, corpus.root)
     # Before any work: a set that protects nothing is an error.
     config = replace(config, decontamination=protected(config.decontamination, base / "evaluation"))
-    latest = corpus.prepare()
-    # What new files and documents are held against.
-    known_version = None if rebuild else latest
-    if known_version is not None and known_version["signature_scheme"] != config.dedup.scheme:
-        raise InputError(
-            f"dedup: the corpus was built with signatures '{known_version['signature_scheme']}', this configuration "
-            f"makes '{config.dedup.scheme}'; use the old settings, --rebuild, or a new workspace"
-        )
-    found = find_inputs(corpus, config, base, known_version, progress)
-    inputs = [file for file, is_known in found if not is_known]
-    known = len(found) - len(inputs)
-    if not inputs:
-        if known_version is None:
+    with corpus.locked(wait, progress):
+        latest = corpus.prepare()
+        # What new files and documents are held against.
+        known = None if rebuild else latest
+        if known is not None and known["signature_scheme"] != config.dedup.scheme:
+            raise InputError(
+                f"dedup: the corpus was built with signatures '{known['signature_scheme']}', this configuration "
+                f"makes '{config.dedup.scheme}'; use the old settings, --rebuild, or a new workspace"
+            )
+        found = find_inputs(corpus, config, base, known, progress)
+        if known is None and not found:
             raise InputError("sources: there is nothing to read; name at least one source with files in it")
-        return RefreshResult(known_version, 0, known, [], changed=False)
-    version = (latest["version"] if latest else 0) + 1
-    staging = corpus.root / ".staging"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        read = stage_files(inputs, config, staging, progress)
-        paths = staged_files(staging)
-        remove_boilerplate(paths, config, sum(path.stat().st_size for path in paths) // BYTES_A_PARTITION)
-        progress("finding duplicates")
-        members = _members(corpus, config, known_version, staging)
-        removals = _find_duplicates(corpus, config, members, version, staging)
-        progress("writing tables")
-        pairs = evidence.least_similar(removals)
-        files, counts = _write_tables(corpus, version, staging, removals, pairs)
-        examples = evidence.gather(staged_files(staging), pairs, members, corpus, known_version)
-        evidence.save(examples, corpus.evidence(version))
-        row = corpus.commit(
-            files,
-            _input_rows(inputs, config, read, counts, version),
-            _version_row(config, version, inputs, counts),
-            replace=rebuild,
-        )
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    damaged = [(inputs[index].name, error) for index, (_, error) in sorted(read.items()) if error]
-    return RefreshResult(row, len(inputs), known, damaged, changed=True)
+        rules, ledger = takedowns.ledger(corpus)
+        yield Refresh(corpus, config, progress, latest, known, found, rules, ledger)
 
 
-# ---------------------------------------------------------------------------------------------------- inputs
+@dataclass
+class Refresh:
+    """A refresh under way.
 
-
-def find_inputs(
-    corpus: Corpus,
-    config: RefreshConfig,
-    base: Path,
-    latest: dict[str, Any] | None,
-    progress: Progress = lambda line: None,
-) -> list[tuple[InputFile, bool]]:
-    """The sources' files, sorted by source and name, each with whether a version has it; nothing is written.
-
-    Args:
-        latest: the newest version's row, or None before the first.
-
-    Raises:
-        InputError: a path that does not exist or cannot be listed.
+    Attributes:
+        latest: the newest version, or None.
+        known: the version that new files and documents are held against; None where there is none, or for a rebuild.
+        found: the sources' files, and whether `known` has them.
+        rules, ledger: what is taken down, and the ledger's Delta version.
     """
-    listed = [(index, path) for index, source in enumerate(config.sources) for path in list_files(source)]
-    progress(f"checking {len(listed)} input files")
-    with ThreadPoolExecutor(4) as pool:
-        contents = list(pool.map(fingerprint, [path for _, path in listed]))
-    seen_table = corpus.read("inputs", latest, ["path", "size", "sha256"])
-    seen = set(zip(*(seen_table[name].to_pylist() for name in ("path", "size", "sha256")), strict=True))
-    base = base.resolve()
-    found = []
-    for (index, path), (size, digest) in zip(listed, contents, strict=True):
-        is_below = is_local(path) and path.is_relative_to(base)
-        name = str(path.relative_to(base)) if is_below else str(path)
-        found.append(InputFile(path, name, index, size, digest))
-    found.sort(key=lambda file: (file.source, file.name))
-    # What could not be read to its end has no sha256, and is tried again by each refresh.
-    return [(file, file.sha256 != "" and (file.name, file.size, file.sha256) in seen) for file in found]
 
+    corpus: Corpus
+    config: RefreshConfig
+    progress: Progress
+    latest: Row | None
+    known: Row | None
+    found: list[tuple[InputFile, bool]]
+    rules: Rules
+    ledger: int | None
 
-# ------------------------------------------------------------------------------------------- deduplication
+    @property
+    def new(self) -> list[InputFile]:
+        """The files to read."""
+        return [file for file, is_known in self.found if not is_known]
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether documents of the newest version are taken down since."""
+        return self.known is not None and self.known["takedowns_version"] != self.ledger
 
-def _members(corpus: Corpus, config: RefreshConfig, known: dict[str, Any] | None, staging: Path) -> Members:
-    """The staged documents, and those of the version that they are held against."""
-    return members_of(
-        staged_files(staging),
-        corpus.files("signatures", known) if known else [],
-        corpus.files("documents", known) if known else [],
-        {source.name: index for index, source in enumerate(config.sources)},
-    )
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.new) or self.is_pending
 
+    def run(self) -> RefreshResult:
+        """Commit a version a group of files; one without files where only takedowns wait."""
+        new, num_known = self.new, len(self.found) - len(self.new)
+        versions: list[Row] = []
+        damaged: list[tuple[str, str]] = []
+        if not new and self.is_pending:
+            assert self.known is not None
+            versions.append(comply(self.corpus, self.known, self.known, "remove", self.progress))
+        # A rebuilt corpus takes the place of the old one at once, or not at all.
+        is_rebuild = self.known is None and self.latest is not None
+        groups = [new] if is_rebuild else in_groups(new, self.config.group_bytes)
+        for group in groups:
+            row, errors = self._make_version(group)
+            versions.append(row)
+            damaged += errors
+            self.latest = self.known = row
+        assert versions or self.latest is not None
+        newest = versions[-1] if versions else self.latest
+        return RefreshResult(newest or {}, len(new), num_known, damaged, bool(versions), versions)
 
-def _find_duplicates(
-    corpus: Corpus, config: RefreshConfig, members: Members, version: int, staging: Path
-) -> pa.Table:
-    """Removals among the staged documents; the figures go to `dedup_report`."""
-    found = find_duplicates(members, config.dedup, members.num_new // ROWS_A_PARTITION)
-    guard_losses(config, staging, found.removals, members)
-    # Before the commit: a version that is real has it; one that never was is overwritten by the next try.
-    write_json(corpus.dedup_report(version), {"version": version, **describe(found, members, config.dedup)})
-    return found.removals
+    def _make_version(self, inputs: Sequence[InputFile]) -> tuple[Row, list[tuple[str, str]]]:
+        """One group of files as a version; (its row, damaged files)."""
+        corpus = self.corpus
+        version = (self.latest["version"] if self.latest else 0) + 1
+        attempt = uuid.uuid4().hex[:12]
+        everything = corpus.root / ".staging"
+        remove_tree(everything)
+        staging = everything / attempt
+        make_folder(staging)
+        try:
+            settled, files, read = self._stage(inputs, staging)
+            self.progress("finding duplicates")
+            members = self._members(settled, staging)
+            removals = self._find_duplicates(members, version, staging)
+            self.progress("writing tables")
+            pairs = evidence.least_similar(removals)
+            added, counts = write_tables(corpus, version, attempt, staged_files(staging), removals, pairs)
+            self._gather_evidence(version, staging, pairs, members, settled)
+            row = self._commit(version, attempt, files, read, added, counts, settled)
+        finally:
+            remove_tree(everything)
+        self.progress(f"committed version {version}")
+        return row, [(file.name, read[file.key][1]) for file in files if read[file.key][1]]
 
+    # ------------------------------------------------------------------------------------------------- staging
 
-# --------------------------------------------------------------------------------------------- tables, commit
+    def _stage(self, inputs: Sequence[InputFile], staging: Path) -> tuple[Settled, list[InputFile], Read]:
+        """Read files, and those with copies of what goes because others have changed.
 
+        Returns:
+            (what the staged documents are held against, the files that were read, what was read of them).
+        """
+        before = self.known
+        current = set(current_inputs(self.corpus, before)["path"].to_pylist())
+        down = changes.taken_down(self.corpus, before, self.rules if self.is_pending else Rules())
+        settled = Settled(down)
+        files: list[InputFile] = []
+        read: Read = {}
+        pending = list(inputs)
+        while pending:
+            have = staged_files(staging)
+            first_unit = 1 + int(have[-1].stem.split("-")[1]) if have else 0
+            counts = stage_files(pending, self.config, staging, self.progress, first_unit)
+            read |= {file.key: counts[index] for index, file in enumerate(pending)}
+            files += pending
+            fresh = [path for path in staged_files(staging) if path not in set(have)]
+            remove_boilerplate(fresh, self.config, sum(map(size_of, fresh)) // BYTES_A_PARTITION)
+            old = changes.documents_of(
+                self.corpus, before, {file.name for file in pending if file.name in current}
+            )
+            found = changes.settle(old, down, self.rules, fresh)
+            settled.leaving = _joined(settled.leaving, found.leaving)
+            settled.unchanged += found.unchanged
+            pending = self._to_read_again(found.leaving, read)
+        return settled, files, read
 
-def _write_tables(
-    corpus: Corpus, version: int, staging: Path, removals: pa.Table, pairs: pa.Table
-) -> tuple[list[DataFile], FileCounts]:
-    """Write the version's files; return them and what became of each file's documents."""
-    attempt = uuid.uuid4().hex[:12]
-    units = [
-        pa.table({"path": [str(path)], "name": [f"part-v{version:06d}-{attempt}-{path.stem}.parquet"]})
-        for path in staged_files(staging)
-    ]
-    written = map_tables(
-        from_tables(units),
-        _write_unit,
-        root=str(corpus.root),
-        version=version,
-        removals=ray.put(removals),
-        pairs=pairs,
-    )
-    rows = collect(written, WRITTEN).to_pylist()
-    files = [
-        DataFile(row["table"], row["path"], row["size"], row["num_rows"]) for row in rows if row["table"]
-    ]
-    counts: FileCounts = {}
-    for row in rows:
-        if not row["table"]:
-            key = (row["source"], row["input_file"])
+    def _to_read_again(self, superseded: pa.Table, read: Read) -> list[InputFile]:
+        """Known files with copies of what is superseded. Lines are counted over what one refresh reads, so not with boilerplate."""
+        if self.config.dedup.boilerplate_share:
+            return []
+        names = changes.files_of_copies(self.corpus, self.known, superseded, _names(read))
+        files = [file for file, is_known in self.found if is_known and file.name in names]
+        if files:
+            self.progress(f"reading {len(files)} files again that hold copies of what is superseded")
+        return files
+
+    # ------------------------------------------------------------------------------------------- deduplication
+
+    def _members(self, settled: Settled, staging: Path) -> Members:
+        """The staged documents, and those of the version that they are held against."""
+        known = self.known
+        return members_of(
+            staged_files(staging),
+            self.corpus.files("signatures", known) if known else [],
+            self.corpus.files("documents", known) if known else [],
+            {source.name: index for index, source in enumerate(self.config.sources)},
+            settled.leaving["doc_id"].combine_chunks(),
+        )
+
+    def _find_duplicates(self, members: Members, version: int, staging: Path) -> pa.Table:
+        """Removals among the staged documents; the figures go to `dedup_report`."""
+        config = self.config
+        found = find_duplicates(members, config.dedup, members.num_new // ROWS_A_PARTITION)
+        guard_losses(config, staging, found.removals, members)
+        # Before the commit: a version that is real has it; one that never was is overwritten by the next try.
+        report = {"version": version, **describe(found, members, config.dedup)}
+        write_json(self.corpus.dedup_report(version), report)
+        return found.removals
+
+    def _gather_evidence(
+        self, version: int, staging: Path, pairs: pa.Table, members: Members, settled: Settled
+    ) -> None:
+        before = evidence.Evidence()
+        if self.known is not None:
+            before = evidence.load(self.corpus.evidence(self.known["version"]))
+        before = evidence.without(before, set(settled.leaving["doc_id"].to_pylist()), self.rules)
+        examples = evidence.gather(staged_files(staging), pairs, members, before)
+        evidence.save(examples, self.corpus.evidence(version))
+
+    # -------------------------------------------------------------------------------------------------- commit
+
+    def _commit(
+        self,
+        version: int,
+        attempt: str,
+        files: Sequence[InputFile],
+        read: Read,
+        added: list[DataFile],
+        counts: dict[tuple[str, str], tuple[int, int]],
+        settled: Settled,
+    ) -> Row:
+        corpus, before = self.corpus, self.known
+        for key, count in settled.unchanged.items():
             kept, removed = counts.get(key, (0, 0))
-            counts[key] = (kept + row["kept"], removed + row["removed"])
-    return files, counts
-
-
-WRITTEN = pa.schema(
-    [("table", pa.string()), ("path", pa.string()), ("size", pa.int64()), ("num_rows", pa.int64()),
-     ("source", pa.string()), ("input_file", pa.string()), ("kept", pa.int64()), ("removed", pa.int64())]
-)  # fmt: skip
-
-
-def _write_unit(
-    unit: pa.Table, root: str, version: int, removals: ray.ObjectRef, pairs: pa.Table
-) -> pa.Table:
-    """Part one staged file into documents, removed and signatures, with a file of examples beside it; a Ray task."""
-    corpus = Corpus(Path(root))
-    decided: pa.Table = ray.get(removals)
-    rows: list[dict[str, Any]] = []
-    for path, name in zip(unit["path"].to_pylist(), unit["name"].to_pylist(), strict=True):
-        staged = pq.read_table(path, partitioning=None)
-        kept, removed = _part(staged, decided, version)
-        for table, content in (("documents", kept), ("removed", removed), ("signatures", kept)):
-            if content.num_rows:
-                rows.append(asdict(corpus.write_file(table, content, name)))
-        rows.extend(_count_by_file(kept, removed))
-        write_json(evidence.side_file(Path(path)), evidence.collect(staged, pairs))
-    return pa.Table.from_pylist(rows, schema=WRITTEN)
-
-
-def _part(staged: pa.Table, removals: pa.Table, version: int) -> tuple[pa.Table, pa.Table]:
-    place = pc.index_in(staged["row_id"], value_set=removals["row_id"].combine_chunks())
-    found = pc.is_valid(place)
-    for name in ("stage", "reason", "value", "threshold"):
-        staged = schema.replace_column(
-            staged, name, pc.if_else(found, pc.take(removals[name], place), staged[name])
+            counts[key] = (kept + count, removed)
+        inputs = input_rows(files, self.config, read, counts, version)
+        again = changes.by_source(settled.unchanged.items())
+        dropped: list[DataFile] = []
+        all_inputs = None
+        if before is not None:
+            table = corpus.read("inputs", before, schema.INPUTS.names)
+            rewritten = changes.rewrite_tables(
+                corpus,
+                before,
+                version,
+                attempt,
+                settled.leaving,
+                _names(read) & set(table["path"].to_pylist()),
+                self.rules if self.is_pending else Rules(),
+            )
+            added, dropped = [*added, *rewritten.added], rewritten.dropped
+            again += rewritten.removed_before
+            all_inputs = inputs_after(table, inputs, settled.leaving)
+        stages = Counter(settled.leaving["stage"].to_pylist())
+        row = {
+            "version": version,
+            "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "config_hash": self.config.config_hash,
+            "config": canonical_json(self.config.content()).decode(),
+            "signature_scheme": self.config.dedup.scheme,
+            "num_inputs": len(files),
+            "num_documents": sum(sum(pair) for pair in counts.values()),
+            "num_kept": sum(kept for kept, _ in counts.values()),
+            "num_removed": sum(removed for _, removed in counts.values()),
+            "gptmill_version": importlib.metadata.version("gptmill"),
+            "kind": "refresh" if before is not None or self.latest is None else "rebuild",
+            "num_superseded": stages[SUPERSEDED],
+            "num_taken_down": stages[TAKEDOWN],
+            "takedowns_version": self.ledger,
+        }
+        is_rebuild = before is None
+        return corpus.commit(
+            added, inputs, row, replace=is_rebuild, dropped=dropped, again=again, all_inputs=all_inputs
         )
-    for name in ("duplicate_of", "similarity"):
-        staged = schema.replace_column(staged, name, pc.take(removals[name], place))
-    staged = schema.replace_column(staged, "version", pa.array([version] * staged.num_rows, pa.int64()))
-    samples = pc.utf8_slice_codeunits(staged["text"], 0, SAMPLE_CHARS)
-    staged = schema.replace_column(staged, "text_sample", samples)
-    # What was removed before it came to a text of its own has no length.
-    has_text = pc.invert(pc.is_in(staged["stage"], pa.array(schema.BEFORE_TEXT)))
-    lengths = pc.if_else(has_text, staged["num_chars"], pa.scalar(None, pa.int64()))
-    staged = schema.replace_column(staged, "num_chars", lengths)
-    return staged.filter(pc.is_null(staged["reason"])), staged.filter(pc.is_valid(staged["reason"]))
 
 
-def _count_by_file(kept: pa.Table, removed: pa.Table) -> list[dict[str, Any]]:
-    counts: dict[tuple[str, str], dict[str, Any]] = {}
-    for table, name in ((kept, "kept"), (removed, "removed")):
-        groups = table.group_by(["source", "input_file"]).aggregate([([], "count_all")])
-        for row in groups.to_pylist():
-            key = (row["source"], row["input_file"])
-            empty = {"source": key[0], "input_file": key[1], "kept": 0, "removed": 0}
-            counts.setdefault(key, empty)[name] = row["count_all"]
-    return [counts[key] for key in sorted(counts)]
+def _names(read: Read) -> set[str]:
+    return {name for _, name in read}
 
 
-def _input_rows(
-    inputs: Sequence[InputFile],
-    config: RefreshConfig,
-    read: dict[int, tuple[int, str]],
-    counts: FileCounts,
-    version: int,
-) -> pa.Table:
-    rows = []
-    for index, file in enumerate(inputs):
-        num_documents, error = read[index]
-        kept, removed = counts.get((config.sources[file.source].name, file.name), (0, 0))
-        assert kept + removed == num_documents, f"{file.name}: {kept} + {removed} != {num_documents}"
-        rows.append(
-            {
-                "path": file.name,
-                "source": config.sources[file.source].name,
-                "kind": config.sources[file.source].kind,
-                "size": file.size,
-                "sha256": file.sha256,
-                "status": "damaged" if error else "ok",
-                "error": error or None,
-                "num_documents": num_documents,
-                "num_kept": kept,
-                "num_removed": removed,
-                "version": version,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=schema.INPUTS)
-
-
-def _version_row(
-    config: RefreshConfig,
-    version: int,
-    inputs: Sequence[InputFile],
-    counts: FileCounts,
-) -> dict[str, Any]:
-    kept = sum(pair[0] for pair in counts.values())
-    removed = sum(pair[1] for pair in counts.values())
-    return {
-        "version": version,
-        "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "config_hash": config.config_hash,
-        "config": canonical_json(config.content()).decode(),
-        "signature_scheme": config.dedup.scheme,
-        "num_inputs": len(inputs),
-        "num_documents": kept + removed,
-        "num_kept": kept,
-        "num_removed": removed,
-        "gptmill_version": importlib.metadata.version("gptmill"),
-    }
+def _joined(left: pa.Table, right: pa.Table) -> pa.Table:
+    """Rows of LEAVING of both, each document once."""
+    is_new = pc.invert(pc.is_in(right["doc_id"], left["doc_id"].combine_chunks()))
+    return pa.concat_tables([left, right.filter(is_new)]).sort_by("doc_id")

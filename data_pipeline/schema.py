@@ -74,6 +74,9 @@ SIGNATURES = pa.schema(
     ]
 )
 
+# `status`: ok, damaged, or superseded: the path has another content now, or had the same read again. Of a superseded
+# file the documents count that were kept and are no more in it. `modified`: the store's time stamp in ns, where a file
+# with the same one need not be read to know its content; null where it proves nothing. A new column goes to the end.
 INPUTS = pa.schema(
     [
         ("path", S),
@@ -87,9 +90,16 @@ INPUTS = pa.schema(
         ("num_kept", I64),
         ("num_removed", I64),
         ("version", I64),
+        ("modified", I64),
     ]
 )
 
+# What is to be kept out of the corpus from then on, whatever version it is: `kind` is uri, domain, doc_id or text_hash.
+TAKEDOWNS = pa.schema([("kind", S), ("value", S), ("note", S), ("created_at", S)])
+
+# `kind`: refresh, rebuild, remove or rollback. num_documents, num_kept and num_removed count what was read for the
+# version; num_superseded and num_taken_down what left the documents of the version before it. `takedowns_version`: the
+# Delta version of corpus/takedowns that the version complies with. `vacuumed_at`: its files are gone.
 VERSIONS = pa.schema(
     [
         ("version", I64),
@@ -106,6 +116,12 @@ VERSIONS = pa.schema(
         ("num_kept", I64),
         ("num_removed", I64),
         ("gptmill_version", S),
+        ("kind", S),
+        ("restored_version", I64),
+        ("num_superseded", I64),
+        ("num_taken_down", I64),
+        ("takedowns_version", I64),
+        ("vacuumed_at", S),
     ]
 )
 

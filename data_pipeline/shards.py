@@ -3,7 +3,8 @@
 A dataset is a folder of uncompressed Arrow IPC files and a `manifest.json`. One row is a document:
 `doc_id` string, `tokens` large_list<uint16 or uint32> that begins with the end-of-text token, `num_bytes`
 int32. Shards are memory-mapped and never copied as a whole; a window of tokens is a view where it lies
-within one record batch and a small copy where it crosses two.
+within one record batch and a small copy where it crosses two. A dataset in an object store is read through files that
+`shard_cache` fetches, each before it is first wanted.
 
 Glossary: a *stream* is all tokens of one source and split, its shards laid end to end in manifest order;
 a *position* is a token's index in its stream.
@@ -14,8 +15,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline.errors import InputError
+from data_pipeline.object_stores import store_of
+from data_pipeline.shard_cache import ShardCache
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -115,9 +119,9 @@ class Manifest:
         Raises:
             InputError: missing, unreadable, of another format version, or changed after it was written.
         """
-        path = Path(folder) / MANIFEST_NAME
+        path = f"{folder}/{MANIFEST_NAME}"
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = json.loads(_read_text(path))
             stated = raw.pop("manifest_hash")
             raw.pop("totals")
             version = raw["format_version"]
@@ -145,36 +149,44 @@ class Manifest:
 class TokenStream:
     """All tokens of one source and split as one sequence, memory-mapped.
 
+    Args:
+        folder: the dataset's folder; without a cache its shards are opened and checked at once.
+        cache: where the shards of a dataset in an object store become files.
+
     Attributes:
         name: the source.
         num_tokens: length of the stream.
         num_docs: number of documents.
         num_bytes: UTF-8 bytes of the documents' text.
+        starts: position of each shard's first token, and the stream's end.
     """
 
-    def __init__(self, name: str, folder: Path, shards: Iterable[ShardInfo], dtype: np.dtype) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path | str,
+        shards: Iterable[ShardInfo],
+        dtype: np.dtype,
+        cache: ShardCache | None = None,
+    ) -> None:
         self.name = name
         self.dtype = dtype
-        self._chunks: list[np.ndarray] = []
-        doc_starts: list[np.ndarray] = []
-        self.num_docs = self.num_bytes = position = 0
-        for shard in shards:
-            chunks = list(_map_shard(folder, shard, dtype))
-            num_tokens = sum(len(tokens) for tokens, _ in chunks)
-            if num_tokens != shard.num_tokens:
-                raise InputError(
-                    f"{folder / shard.path}: holds {num_tokens} tokens, the manifest says {shard.num_tokens}; "
-                    "the shard is damaged, tokenise again"
-                )
-            for tokens, offsets in chunks:
-                self._chunks.append(tokens)
-                doc_starts.append(offsets + position)
-                position += len(tokens)
-            self.num_docs += shard.num_docs
-            self.num_bytes += shard.num_bytes
-        self.num_tokens = position
-        self._chunk_starts = np.cumsum([0] + [len(chunk) for chunk in self._chunks])
-        self.doc_starts = np.concatenate(doc_starts) if doc_starts else np.zeros(0, np.int64)
+        self.shards = list(shards)
+        self._folder, self._cache = folder, cache
+        self.starts = np.cumsum([0, *(shard.num_tokens for shard in self.shards)])
+        self.num_tokens = int(self.starts[-1])
+        self.num_docs = sum(shard.num_docs for shard in self.shards)
+        self.num_bytes = sum(shard.num_bytes for shard in self.shards)
+        self._mapped: dict[int, _Mapped] = {}
+        if cache is None:
+            for index in range(len(self.shards)):
+                self._map(index)
+
+    @cached_property
+    def doc_starts(self) -> np.ndarray:
+        """int64 positions at which the documents begin."""
+        starts = [self._map(index).doc_starts + self.starts[index] for index in range(len(self.shards))]
+        return np.concatenate(starts) if starts else np.zeros(0, np.int64)
 
     def read(self, start: int, length: int) -> np.ndarray:
         """Tokens [start, start + length) as a read-only view, or a copy where record batches meet."""
@@ -182,17 +194,20 @@ class TokenStream:
             raise IndexError(f"[{start}, {start + length}) of a stream of {self.num_tokens} tokens")
         if length == 0:
             return np.zeros(0, self.dtype)
-        first = int(np.searchsorted(self._chunk_starts, start, side="right")) - 1
-        offset = start - int(self._chunk_starts[first])
-        view = self._chunks[first][offset : offset + length]
+        index = int(np.searchsorted(self.starts, start, side="right")) - 1
+        view = self._map(index).read(start - int(self.starts[index]), length)
         if len(view) == length:
             return view
         out = np.empty(length, self.dtype)
         filled = 0
         while filled < length:
-            piece = self._chunks[first][offset : offset + length - filled]
+            place = start + filled
+            if place >= self.starts[index + 1]:
+                index += 1
+                continue
+            piece = self._map(index).read(place - int(self.starts[index]), length - filled)
             out[filled : filled + len(piece)] = piece
-            filled, first, offset = filled + len(piece), first + 1, 0
+            filled += len(piece)
         return out
 
     def read_rows(self, starts: np.ndarray, rows: np.ndarray) -> None:
@@ -200,46 +215,147 @@ class TokenStream:
         length = rows.shape[1]
         if len(starts) and (starts.min() < 0 or starts.max() + length > self.num_tokens):
             raise IndexError(f"rows of {length} tokens beyond a stream of {self.num_tokens}")
-        chunks = np.searchsorted(self._chunk_starts, starts, side="right") - 1
-        offsets = starts - self._chunk_starts[chunks]
-        for i, (chunk, offset) in enumerate(zip(chunks.tolist(), offsets.tolist(), strict=True)):
+        shards = np.searchsorted(self.starts, starts, side="right") - 1
+        for shard in np.unique(shards).tolist():
+            places = np.flatnonzero(shards == shard)
+            for place in self._map(shard).fill(starts[places] - self.starts[shard], rows, places):
+                rows[place] = self.read(int(starts[place]), length)
+
+    def shards_at(self, start: np.ndarray, length: int) -> np.ndarray:
+        """Indexes of the shards that windows of a length touch, in the order of the windows, each once."""
+        first = np.searchsorted(self.starts, start, side="right") - 1
+        end = np.minimum(start + length, self.num_tokens) - 1
+        last = np.searchsorted(self.starts, end, side="right") - 1
+        touched = np.stack([first, last], axis=1).ravel()
+        _, places = np.unique(touched, return_index=True)
+        return touched[np.sort(places)]
+
+    def forget(self, sha256: str) -> None:
+        """Close the shard of a file that is gone."""
+        for index in [index for index in self._mapped if self.shards[index].sha256 == sha256]:
+            self._mapped.pop(index, None)
+
+    def _map(self, index: int) -> _Mapped:
+        mapped = self._mapped.get(index)
+        if mapped is None:
+            shard = self.shards[index]
+            path = Path(self._folder) / shard.path if self._cache is None else None
+            if self._cache is not None:
+                path = self._cache.path(shard.path, shard.size, shard.sha256)
+            assert path is not None
+            mapped = self._mapped[index] = _Mapped(path, shard, self.dtype)
+        return mapped
+
+
+class _Mapped:
+    """One open shard."""
+
+    def __init__(self, path: Path, shard: ShardInfo, dtype: np.dtype) -> None:
+        chunks = list(_map_shard(path, dtype))
+        self._chunks = [tokens for tokens, _ in chunks]
+        self._starts = np.cumsum([0, *map(len, self._chunks)])
+        if self._starts[-1] != shard.num_tokens:
+            raise InputError(
+                f"{path}: holds {self._starts[-1]} tokens, the manifest says {shard.num_tokens}; "
+                "the shard is damaged, tokenise again"
+            )
+        starts = [offsets + start for (_, offsets), start in zip(chunks, self._starts, strict=False)]
+        self.doc_starts = np.concatenate(starts) if starts else np.zeros(0, np.int64)
+
+    def fill(self, starts: np.ndarray, rows: np.ndarray, places: np.ndarray) -> Iterator[int]:
+        """Fill rows[places[i]] with the tokens from starts[i] on; gives those places whose row is not within one record batch."""
+        length = rows.shape[1]
+        chunks = np.searchsorted(self._starts, starts, side="right") - 1
+        offsets = starts - self._starts[chunks]
+        for place, chunk, offset in zip(places.tolist(), chunks.tolist(), offsets.tolist(), strict=True):
             view = self._chunks[chunk][offset : offset + length]
-            rows[i] = view if len(view) == length else self.read(int(starts[i]), length)
+            if len(view) == length:
+                rows[place] = view
+            else:
+                yield place
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """A view of the tokens from `start`, as far as their record batch reaches."""
+        chunk = int(np.searchsorted(self._starts, start, side="right")) - 1
+        offset = start - int(self._starts[chunk])
+        return self._chunks[chunk][offset : offset + length]
 
 
 class TokenDataset:
     """The streams of one split, by source name.
 
     Args:
-        folder: the dataset's folder, with `manifest.json`.
+        folder: the dataset's folder, with `manifest.json`; a path or a URI (s3, gs).
         split: "train" or "val".
-        verify: also hash every shard and compare with the manifest (sizes are always compared).
+        verify: also hash every shard and compare with the manifest (sizes are always compared, and what is fetched from an
+            object store is always hashed).
 
     Raises:
         InputError: a missing, damaged or changed shard, named.
     """
 
     def __init__(self, folder: Path | str, split: str, *, verify: bool = False) -> None:
-        self.folder = Path(folder)
+        self.folder = folder
         self.split = split
-        self.manifest = Manifest.load(self.folder)
+        self.manifest = Manifest.load(folder)
+        self.cache = ShardCache(str(folder)) if is_remote(folder) else None
         dtype = token_dtype(self.manifest.vocab_size)
         by_source: dict[str, list[ShardInfo]] = {}
         for shard in self.manifest.shards:
             if shard.split == split:
                 by_source.setdefault(shard.source, []).append(shard)
-        for shards in by_source.values():
-            for shard in shards:
-                check_shard(self.folder, shard, verify=verify)
+        if self.cache is None:
+            for shards in by_source.values():
+                for shard in shards:
+                    check_shard(Path(folder), shard, verify=verify)
         self.streams: Mapping[str, TokenStream] = {
-            source: TokenStream(source, self.folder, shards, dtype)
+            source: TokenStream(source, folder, shards, dtype, self.cache)
             for source, shards in sorted(by_source.items())
         }
+        if self.cache is not None:
+            self.cache.on_eviction(self._forget)
 
     @property
     def num_tokens(self) -> int:
         """Tokens of the split, over all sources."""
         return sum(stream.num_tokens for stream in self.streams.values())
+
+    def fetch_ahead(self, reads: Iterable[tuple[str, np.ndarray]], length: int) -> None:
+        """Have shards of an object store fetched in the order in which windows will be read; nothing where they are local.
+
+        Args:
+            reads: (source, positions of its windows), the first that will be read, in their order. The other shards of
+                these sources follow in the order of the manifest.
+            length: tokens of a window.
+        """
+        if self.cache is None:
+            return
+        first: dict[ShardInfo, None] = {}
+        sources: dict[str, None] = {}
+        for source, starts in reads:
+            stream = self.streams[source]
+            sources[source] = None
+            first |= dict.fromkeys(stream.shards[index] for index in stream.shards_at(starts, length))
+        others = (shard for source in sources for shard in self.streams[source].shards)
+        order = [*first, *(shard for shard in others if shard not in first)]
+        self.cache.fetch_ahead([(shard.path, shard.size, shard.sha256) for shard in order])
+
+    def _forget(self, sha256: str) -> None:
+        for stream in self.streams.values():
+            stream.forget(sha256)
+
+
+def is_remote(folder: Path | str) -> bool:
+    """Whether a place is in an object store."""
+    return "://" in str(folder)
+
+
+def _read_text(path: str) -> str:
+    if not is_remote(path):
+        return Path(path).read_text(encoding="utf-8")
+    files, place = store_of(path)
+    with files.open_input_stream(place) as file:
+        return bytes(file.read()).decode("utf-8")
 
 
 def check_shard(folder: Path, shard: ShardInfo, *, verify: bool) -> None:
@@ -260,9 +376,8 @@ def check_shard(folder: Path, shard: ShardInfo, *, verify: bool) -> None:
         raise InputError(f"{path}: sha256 differs from the manifest; the shard is damaged, tokenise again")
 
 
-def _map_shard(folder: Path, shard: ShardInfo, dtype: np.dtype) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+def _map_shard(path: Path, dtype: np.dtype) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     """Yield (tokens, document offsets) of each record batch, without copying the tokens."""
-    path = folder / shard.path
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         for index in range(reader.num_record_batches):

@@ -24,6 +24,7 @@ from data_pipeline.engine import from_tables, map_tables, stream
 from data_pipeline.quality import scoring
 from data_pipeline.repairs import before_repairs
 from data_pipeline.sources import WHOLE, Record, Span, as_path, read_records, split_file
+from data_pipeline.storage import find, new_file
 from data_pipeline.text_hash import text_hashes
 from data_pipeline.words import count_words
 
@@ -37,20 +38,35 @@ UNITS_A_CORE = 8
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file to read: where it is, and what identifies its content."""
+    """One file to read: where it is, and what identifies its content.
+
+    Attributes:
+        name: how the corpus calls it.
+        source: index of its source in the configuration.
+        modified: ns of the store's time stamp; None where it does not tell one content from the next.
+    """
 
     path: Path
     name: str
     source: int
     size: int
     sha256: str
+    modified: int | None = None
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What tells it from the others: two sources may name one file."""
+        return self.source, self.name
 
 
-def _units(pieces: Sequence[tuple[int, InputFile, Span]], unit_bytes: int) -> list[pa.Table]:
+def _units(
+    pieces: Sequence[tuple[int, InputFile, Span]], unit_bytes: int, first_unit: int = 0
+) -> list[pa.Table]:
     """Spans of files in tables of about `unit_bytes`, one table a task.
 
     Args:
         pieces: (index of the file, the file, a span of it), in order.
+        first_unit: the first table's number.
     """
     units: list[list[dict[str, Any]]] = [[]]
     filled = 0
@@ -60,7 +76,7 @@ def _units(pieces: Sequence[tuple[int, InputFile, Span]], unit_bytes: int) -> li
             units.append([])
             filled = 0
         units[-1].append(
-            {"unit": len(units) - 1, "file": index, "source": file.source, "path": str(file.path),
+            {"unit": first_unit + len(units) - 1, "file": index, "source": file.source, "path": str(file.path),
              "name": file.name, "start": span.start, "stop": span.stop}
         )  # fmt: skip
         filled += size
@@ -75,10 +91,18 @@ SPANS = pa.schema([("file", pa.int64()), ("start", pa.int64()), ("stop", pa.int6
 
 
 def stage_files(
-    inputs: Sequence[InputFile], config: RefreshConfig, staging: Path, progress: Progress
+    inputs: Sequence[InputFile],
+    config: RefreshConfig,
+    staging: Path,
+    progress: Progress,
+    first_unit: int = 0,
 ) -> dict[int, tuple[int, str]]:
-    """Run every per-document step; return {file index: (documents read, error or "")}."""
-    units = plan_units(inputs, config)
+    """Run every per-document step; return {file index: (documents read, error or "")}.
+
+    Args:
+        first_unit: number of the first staged file, behind those that are in the folder already.
+    """
+    units = plan_units(inputs, config, first_unit)
     read: dict[int, tuple[int, str]] = {}
     documents = 0
     staged = map_tables(from_tables(units), _stage_unit, config=config, staging=str(staging))
@@ -90,7 +114,7 @@ def stage_files(
     return read
 
 
-def plan_units(inputs: Sequence[InputFile], config: RefreshConfig) -> list[pa.Table]:
+def plan_units(inputs: Sequence[InputFile], config: RefreshConfig, first_unit: int = 0) -> list[pa.Table]:
     """The files, large ones in spans, in tables of UNIT, one table a task.
 
     Raises:
@@ -106,7 +130,7 @@ def plan_units(inputs: Sequence[InputFile], config: RefreshConfig) -> list[pa.Ta
     )
     spans = sorted(stream(found), key=lambda row: (row["file"], row["start"]))
     pieces = [(row["file"], inputs[row["file"]], Span(row["start"], row["stop"])) for row in spans]
-    return _units(pieces, unit_bytes)
+    return _units(pieces, unit_bytes, first_unit)
 
 
 def _split_unit(unit: pa.Table, config: RefreshConfig, span_bytes: int) -> pa.Table:
@@ -124,8 +148,8 @@ def _stage_unit(unit: pa.Table, config: RefreshConfig, staging: str) -> pa.Table
     counts = []
     number = unit["unit"][0].as_py()
     ordinal = 0
-    path = Path(staging) / f"unit-{number:06d}.parquet"
-    with pq.ParquetWriter(path.with_suffix(".tmp"), schema.STAGED, compression="zstd") as writer:
+    path = as_path(staging) / f"unit-{number:06d}.parquet"
+    with new_file(path) as file, pq.ParquetWriter(file, schema.STAGED, compression="zstd") as writer:
         for row in unit.to_pylist():
             source = config.sources[row["source"]]
             treatment = config.of(source)
@@ -139,7 +163,6 @@ def _stage_unit(unit: pa.Table, config: RefreshConfig, staging: str) -> pa.Table
                 num_documents += len(batch)
             ordinal += num_documents
             counts.append({"file": row["file"], "num_documents": num_documents, "error": "; ".join(errors)})
-    path.with_suffix(".tmp").rename(path)
     return pa.Table.from_pylist(counts)
 
 
@@ -296,4 +319,4 @@ def doc_id(source: str, uri: str, text: str) -> str:
 
 def staged_files(staging: Path) -> list[Path]:
     """The staged files, in the order of their units."""
-    return sorted(staging.glob("unit-*.parquet"))
+    return find(staging, "unit-*.parquet")

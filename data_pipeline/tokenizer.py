@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.config import SPECIAL_TOKENS, TokenizerConfig
+from data_pipeline.atomic import write_text
 from data_pipeline.errors import InputError
-from data_pipeline.shards import canonical_json
+from data_pipeline.shards import canonical_json, token_dtype
+from data_pipeline.storage import remove_file
+from data_pipeline.tokenizer_config import SPECIAL_TOKENS, TokenizerConfig
 
 if TYPE_CHECKING:  # a logged model reads tokenizers without deltalake
     from data_pipeline.corpus import Corpus
@@ -64,7 +66,10 @@ def train_tokenizer(
     }
     path, metadata_path = folder / "tokenizer.json", folder / "metadata.json"
     if path.exists() and metadata_path.exists():
-        known = json.loads(metadata_path.read_text())
+        known = json.loads(metadata_path.read_text(encoding="utf-8"))
+        if known["settings"].get("imported"):
+            progress(f"tokenizer {config.name} was imported")
+            return path
         if known["settings"] == settings:
             progress(f"tokenizer {config.name} is there already (corpus version {known['corpus_version']})")
             return path
@@ -73,29 +78,40 @@ def train_tokenizer(
             "or delete the folder"
         )
     progress(f"training a BPE of {config.vocab_size:,} tokens")
-    text = _train(_sample(corpus, version, config, val_share), config)
+    text = train_text(_sample(corpus, version, config, val_share), config)
     num_tokens = len(json.loads(text)["model"]["vocab"])
     if num_tokens < config.vocab_size:
         raise InputError(
             f"tokenizer.vocab_size: the corpus gives {num_tokens} tokens only, {config.vocab_size} are asked for; "
             "lower it or add text"
         )
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    (temporary / "tokenizer.json").write_text(text, encoding="utf-8")
-    metadata = {
-        "settings": settings,
-        "corpus_version": version["version"],
-        "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
-    }
-    (temporary / "metadata.json").write_bytes(canonical_json(metadata))
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    _store(folder, text, {"settings": settings, "corpus_version": version["version"]})
     return path
 
 
-def _train(texts: Iterator[str], config: TokenizerConfig) -> str:
+def store_import(tokenizer: Tokenizer, folder: Path) -> Path:
+    """Put a tokenizer that was made elsewhere into a folder; the path of tokenizer.json.
+
+    Raises:
+        InputError: another tokenizer is there.
+    """
+    path = folder / "tokenizer.json"
+    if path.exists() and path.read_text(encoding="utf-8") != tokenizer.text:
+        raise InputError(f"name: {folder} holds another tokenizer; give this one another name")
+    _store(folder, tokenizer.text, {"settings": {"imported": True}})
+    return path
+
+
+def _store(folder: Path, text: str, metadata: dict[str, Any]) -> None:
+    """Write tokenizer.json and, last, metadata.json: without it nothing is there."""
+    remove_file(folder / "metadata.json")
+    write_text(folder / "tokenizer.json", text)
+    content = metadata | {"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}
+    write_text(folder / "metadata.json", canonical_json(content).decode("utf-8"))
+
+
+def train_text(texts: Iterator[str], config: TokenizerConfig) -> str:
+    """The tokenizer.json of a BPE trained on some texts; their order decides nothing."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -159,6 +175,8 @@ class Tokenizer:
         text: the file's content.
         vocab_size: number of tokens, special ones included.
         special: id of each special token.
+        pattern: regular expression that parts a text before it is merged.
+        token_bytes: bytes of each other token.
     """
 
     def __init__(self, name: str, text: str) -> None:
@@ -169,34 +187,35 @@ class Tokenizer:
         self.special: dict[str, int] = {token["content"]: token["id"] for token in raw["added_tokens"]}
         self.vocab_size = len(raw["model"]["vocab"])
         characters = _byte_of_char()
-        self._bytes = {
+        self.token_bytes = {
             index: bytes(characters[char] for char in token)
             for token, index in raw["model"]["vocab"].items()
             if token not in self.special
         }
         # tiktoken merges in the order of ids, which is the order in which `tokenizers` learnt the merges.
+        self.pattern: str = raw["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
         self._encoding = tiktoken.Encoding(
             name,
-            pat_str=raw["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"],
-            mergeable_ranks={value: index for index, value in self._bytes.items()},
+            pat_str=self.pattern,
+            mergeable_ranks={value: index for index, value in self.token_bytes.items()},
             special_tokens=self.special,
         )
 
-    @classmethod
-    def load(cls, path: Path) -> Tokenizer:
+    @staticmethod
+    def load(path: Path) -> Tokenizer:
         """Read a tokenizer.json.
 
         Raises:
-            InputError: missing, or no byte-level BPE of this project.
+            InputError: missing, or no BPE that can be read here.
         """
         try:
-            return cls(path.parent.name, path.read_text(encoding="utf-8"))
+            return open_tokenizer(path.parent.name, path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(
                 f"{path} does not exist; make a tokenizer with python -m workflows.tokenize"
             ) from None
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise InputError(f"{path} is no byte-level BPE that gptmill can read ({error})") from None
+            raise InputError(f"{path} is no BPE that gptmill can read ({error})") from None
 
     @property
     def sha256(self) -> str:
@@ -219,15 +238,69 @@ class Tokenizer:
     def byte_lengths(self) -> np.ndarray:
         """int32 [vocab_size]: bytes of each token, 0 for special ones; what bits per byte divides by."""
         lengths = np.zeros(self.vocab_size, np.int32)
-        for index, value in self._bytes.items():
+        for index, value in self.token_bytes.items():
             lengths[index] = len(value)
         return lengths
+
+    def column_encoder(self) -> ColumnEncoder:
+        """What encodes whole columns of text in a task."""
+        raw = json.loads(self.text)
+        dtype = token_dtype(self.vocab_size)
+        if self.pattern == PATTERN:
+            from data_pipeline.encoder import build_encoder  # numba costs a second
+
+            ids = raw["model"]["vocab"]
+            merges = [(ids[left], ids[right]) for left, right in _pairs(raw["model"]["merges"])]
+            encoder = build_encoder(self.token_bytes, merges, self.vocab_size, self.eot_id, dtype)
+            if encoder is not None:
+                return encoder
+        return TextEncoder(self.name, self.text, dtype)
+
+
+class ColumnEncoder(Protocol):
+    """Encodes a column of text."""
+
+    def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """(ids of all rows, each row's behind an end-of-text token; int64 offsets [rows + 1])."""
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Encodes columns a text at a time: for vocabularies that were made elsewhere."""
+
+    name: str
+    text: str
+    dtype: np.dtype
+
+    def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """As ColumnEncoder."""
+        tokenizer = cached_tokenizer(self.name, self.text)
+        rows = [
+            np.array([tokenizer.eot_id, *tokenizer.encode(text or "")], self.dtype)
+            for text in texts.to_pylist()
+        ]
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        return np.concatenate(rows) if rows else np.zeros(0, self.dtype), offsets
 
 
 @lru_cache(maxsize=2)
 def cached_tokenizer(name: str, text: str) -> Tokenizer:
     """The tokenizer of a JSON text, built once a process."""
+    return open_tokenizer(name, text)
+
+
+def open_tokenizer(name: str, text: str) -> Tokenizer:
+    """The tokenizer of a JSON text: a byte-level BPE, or one of words, as GPT-1's."""
+    if json.loads(text)["model"].get("end_of_word_suffix"):
+        from data_pipeline.foreign_tokenizer import WordTokenizer
+
+        return WordTokenizer(name, text)
     return Tokenizer(name, text)
+
+
+def _pairs(merges: list[str] | list[list[str]]) -> list[list[str]]:
+    """Merges of a tokenizer.json, which older `tokenizers` wrote as "left right"."""
+    return [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
 
 
 @cache

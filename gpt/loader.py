@@ -26,6 +26,9 @@ from gpt.model import IGNORE_INDEX
 from gpt.order import SampleOrder
 from gpt.windows import Windows
 
+# Shards of an object store are fetched in the order in which so many steps want them, then the others.
+STEPS_AHEAD = 256
+
 
 class MicroBatch(NamedTuple):
     """What one forward of one worker sees."""
@@ -63,6 +66,17 @@ class _Rows(NamedTuple):
     source: Tensor  # [R], int64
     documents: Tensor | None  # [R, T], uint16
     num_valid_tokens: int
+
+
+def reads_ahead(
+    windows: Mapping[str, Windows], order: SampleOrder, batches: BatchSchedule, start_step: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(source, positions in its stream) of what the first steps read, all workers' rows."""
+    for step in range(start_step, start_step + STEPS_AHEAD):
+        source, window = order.samples(batches.start(step), batches.size(step))
+        for index in np.unique(source):
+            name = order.sources[index]
+            yield name, windows[name].positions(window[source == index])
 
 
 class BatchLoader:

@@ -146,13 +146,13 @@ def sentence_pairs(
 ) -> tuple[Tensor, Tensor]:
     """Pairs of texts, half of which follow each other: (tokens [B, 2 S + 2], 1 / 0 / IGNORE_INDEX [B]).
 
-    Each sequence makes one pair [end A end B], of S = T // 4 tokens each, so that lengths tell nothing. A ends where a
+    Each sequence makes one pair [end A end B], of S = T // 8 tokens each, so that lengths tell nothing. A ends where a
     sentence does. B is what follows (1), or begins at another sentence of the sequence and overlaps neither A nor what
     follows it (0). No text crosses a document's end. A sequence without room for both kinds is left out
     (IGNORE_INDEX): were it to make pairs of the one kind that it can, its shape would tell which.
     """
     num_rows, length = tokens_BT.shape
-    size = length // 4
+    size = max(1, length // 8)
     device = tokens_BT.device
     places_T = torch.arange(length, device=device)
     # begins[b, t]: a sentence begins at t.

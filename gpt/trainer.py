@@ -33,7 +33,7 @@ from gpt.distributed import default_device, from_main_worker, sigterm_sets, wait
 from gpt.evaluate import Score, evaluate_bits_per_byte
 from gpt.events import Callback, EvaluationRecord, StepRecord, TrainResult
 from gpt.heap import garbage_frozen, keep_freed_memory
-from gpt.loader import BatchLoader, StepBatch
+from gpt.loader import BatchLoader, StepBatch, reads_ahead
 from gpt.meter import StepMeter
 from gpt.model import GPT
 from gpt.optim import schedule_factor
@@ -378,6 +378,8 @@ class Trainer:
         )
 
     def _loader(self) -> BatchLoader:
+        reads = reads_ahead(self.schedule.windows, self.order, self.batches, self.step)
+        self.train_data.fetch_ahead(reads, self.order.context_length + 1)
         return BatchLoader(
             self.schedule.windows,
             self.order,

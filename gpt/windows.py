@@ -27,6 +27,9 @@ class Windows(Protocol):
     def num_targets(self, windows: np.ndarray) -> np.ndarray:
         """Targets of each of these windows, int64; they come first in a row, what is after them is padding."""
 
+    def positions(self, windows: np.ndarray) -> np.ndarray:
+        """Where in the stream the stretches of these windows begin, int64; at most a window's length is read from each."""
+
     def read(self, windows: np.ndarray, rows_RW: np.ndarray, documents_RT: np.ndarray | None) -> None:
         """Fill the rows with these windows; and with the number of each token's document in its row, from 0."""
 
@@ -41,6 +44,9 @@ class ContiguousWindows:
 
     def num_targets(self, windows: np.ndarray) -> np.ndarray:
         return np.full(len(windows), self._context_length, np.int64)
+
+    def positions(self, windows: np.ndarray) -> np.ndarray:
+        return windows * self._context_length
 
     def read(self, windows: np.ndarray, rows_RW: np.ndarray, documents_RT: np.ndarray | None) -> None:
         starts = windows * self._context_length
@@ -68,6 +74,11 @@ class PackedWindows:
 
     def num_targets(self, windows: np.ndarray) -> np.ndarray:
         return self._num_pairs[windows]
+
+    def positions(self, windows: np.ndarray) -> np.ndarray:
+        offsets = self._packing.offsets
+        pieces = [np.arange(offsets[window], offsets[window + 1]) for window in windows.tolist()]
+        return self._packing.piece_starts[np.concatenate(pieces)]
 
     def read(self, windows: np.ndarray, rows_RW: np.ndarray, documents_RT: np.ndarray | None) -> None:
         packing, context_length = self._packing, self._context_length

@@ -17,7 +17,7 @@ import jsonargparse
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from data_pipeline.errors import InputError, find_error
+from data_pipeline.errors import Busy, InputError, find_error
 from gpt.config import ConfigError
 
 Options = TypeVar("Options")
@@ -56,7 +56,7 @@ def run(
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
-        return 2
+        return 2 if find_error(error, Busy) is None else 1
     return 0
 
 

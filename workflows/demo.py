@@ -19,11 +19,10 @@ from data_pipeline.config import (
     DedupConfig,
     LanguageConfig,
     RefreshConfig,
-    ShardConfig,
     SourceConfig,
-    TokenizerConfig,
 )
 from data_pipeline.crawl_config import CrawlConfig
+from data_pipeline.tokenizer_config import ShardConfig, TokenizerConfig
 from gpt.config import ModelConfig, TrainConfig
 from gpt.presets import preset
 from workflows import cli, pretrain

@@ -29,7 +29,7 @@ from data_pipeline.quality.scoring import with_model
 from data_pipeline.sources import PACKINGS, Record, list_files
 from data_pipeline.wording import short_number
 from workflows.console import say
-from workflows.workspace import Workspace
+from workflows.workspace import Workspace, exists
 
 MAX_RECORDS = 5
 DOC_ID = re.compile("[0-9a-f]{32}")
@@ -43,7 +43,12 @@ VERDICT = ["stage", "reason", "value", "threshold", "duplicate_of", "similarity"
 
 
 def show(
-    target: str, location: str, config: RefreshConfig, contact: str, private_hosts: Sequence[str]
+    target: str,
+    location: str,
+    config: RefreshConfig,
+    contact: str,
+    private_hosts: Sequence[str],
+    as_of: int = 0,
 ) -> None:
     """Print what the steps do to a file's records, a document of the corpus or a page.
 
@@ -51,11 +56,12 @@ def show(
         target: FILE, FILE#URI, a uri or doc_id of the corpus, or a URL.
         location: of the workspace; it need not exist.
         config: of the sources; a file that none of them names is read by its name.
+        as_of: the corpus version to look at; 0 for the newest.
 
     Raises:
         InputError: nothing of that name, or a page that cannot be fetched.
     """
-    workspace = Workspace.existing(location) if Path(location).exists() else None
+    workspace = Workspace.existing(location, as_of) if exists(location) else None
     corpus = workspace.corpus if workspace is not None and workspace.corpus.latest() is not None else None
     file, uri = _file_of(target)
     if file is not None:

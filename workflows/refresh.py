@@ -5,19 +5,29 @@ nothing. Later refreshes score every document with it (quality_score) and may re
 
     python -m workflows.refresh --train_quality.name curated --train_quality.good wiki,book --train_quality.bad web
     python -m workflows.refresh --web crawl/ --quality.model curated --quality.min_scores '{web: 0.2}'
+
+Commands on the versions that refreshes made, each with a --help of its own:
+
+    python -m workflows.refresh history
+    python -m workflows.refresh diff [OLD NEW]
+    python -m workflows.refresh rollback VERSION
+    python -m workflows.refresh vacuum [--keep N]
+    python -m workflows.refresh remove --uri URI | --domain DOMAIN | --doc-id ID | --file LIST [--purge]
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field, fields
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipeline.config import QualityTraining, RefreshConfig, SourceConfig
 from data_pipeline.errors import InputError
-from workflows import cli
+from workflows import cli, versions
+from workflows.summary import ReportOptions, Summary, summarised
 
 if TYPE_CHECKING:
     from data_pipeline.refresh import RefreshResult
@@ -27,14 +37,19 @@ if TYPE_CHECKING:
 SHORT_WAYS = {"web": "web", "books": "book", "wiki": "wiki", "files": "files"}
 # A refresh that was killed behind its commit left no report or no run: the next ones look back so far.
 LOOK_BACK = 5
+COUNTS = ("num_inputs", "num_documents", "num_kept", "num_removed", "num_superseded", "num_taken_down")
 
 
 @dataclass(frozen=True)
-class Options(RefreshConfig):
+class Options(ReportOptions, RefreshConfig):
     """Options of workflows.refresh."""
 
     workspace: str = "workspace"
-    """Folder that everything is kept in."""
+    """Folder that everything is kept in. An s3:// or gs:// URI will do as well."""
+    wait: bool | float = False
+    """Wait for another process that writes this corpus: seconds, or as long as it takes (--wait will do)."""
+    as_of: int = 0
+    """Corpus version that --explain and --train_quality.name look at; 0 is the newest. A refresh always builds on the newest."""
     web: list[str] | str = field(default_factory=list)
     """Short way to a web source: WARC, ARC, WET, WACZ or HTML files, folders or globs."""
     books: list[str] | str = field(default_factory=list)
@@ -76,48 +91,73 @@ class Options(RefreshConfig):
 
 def main(options: Options) -> None:
     """One refresh, its report and its MLflow run."""
+    if not (options.dry_run or options.explain or options.train_quality != QualityTraining()):
+        with summarised("refresh", options) as summary:
+            _refresh(options, summary)
+        return
     config = options.pipeline()
     config.validate()
     if options.train_quality != QualityTraining():
         options.train_quality.validate()
     if options.dry_run:
         show_inputs(options.workspace, config)
-        return
-    if options.explain:
+    elif options.explain:
         from workflows.explain import show
 
-        show(options.explain, options.workspace, config, options.explain_contact, options.explain_private)
-        return
+        show(
+            options.explain,
+            options.workspace,
+            config,
+            options.explain_contact,
+            options.explain_private,
+            options.as_of,
+        )
+    else:
+        _train(options, config)
 
+
+def _train(options: Options, config: RefreshConfig) -> None:
     from data_pipeline.cluster import ray_session
+    from workflows.quality import show_model, train_quality
+    from workflows.workspace import Workspace
+
+    workspace = replace(Workspace.open(options.workspace), as_of=options.as_of)
+    with ray_session(workspace.logs / "quality.log"):
+        model = train_quality(workspace, config, options.train_quality)
+    show_model(model)
+
+
+def _refresh(options: Options, summary: Summary) -> None:
     from data_pipeline.dedup.bands import describe_bands
     from workflows.console import say
     from workflows.workspace import Workspace
 
+    config = options.pipeline()
+    config.validate()
+    if options.as_of:
+        raise InputError(
+            "as_of: a refresh builds on the newest version; to go on from an older one: refresh rollback VERSION"
+        )
+    wait = versions.seconds_to_wait(options.wait)
     workspace = Workspace.open(options.workspace)
-    if options.train_quality.name:
-        from workflows.quality import show_model, train_quality
-
-        with ray_session(workspace.logs / "quality.log"):
-            model = train_quality(workspace, config, options.train_quality)
-        show_model(model)
-        return
-    with ray_session(workspace.logs / "refresh.log"):
-        say(describe_bands(config.dedup))
-        result = refresh_corpus(workspace, config, options.rebuild)
+    say(describe_bands(config.dedup))
+    result = refresh_corpus(workspace, config, options.rebuild, wait, summary)
     if result.changed:
         show_funnel(workspace, result.version)
 
 
+def counts_of(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """What versions counted, added up."""
+    return {name: sum(row[name] or 0 for row in rows) for name in COUNTS}
+
+
 def show_inputs(location: str, config: RefreshConfig) -> None:
     """Print what a refresh would read, and what it knows already."""
-    from data_pipeline.refresh import find_inputs
+    from data_pipeline.inputs import find_inputs
     from workflows.console import say, table
-    from workflows.workspace import Workspace
+    from workflows.workspace import Workspace, exists
 
-    workspace = (
-        Workspace.existing(location) if Path(location).exists() else Workspace(Path(location).resolve())
-    )
+    workspace = Workspace.existing(location) if exists(location) else Workspace(Path(location).resolve())
     found = find_inputs(workspace.corpus, config, workspace.root, workspace.corpus.latest())
     table(
         ["source", "file", "MB", ""],
@@ -138,27 +178,71 @@ def show_inputs(location: str, config: RefreshConfig) -> None:
     )
 
 
-def refresh_corpus(workspace: Workspace, config: RefreshConfig, rebuild: bool = False) -> RefreshResult:
-    """Run the refresh under a running Ray; the version's report and MLflow run come with it."""
-    from data_pipeline.refresh import refresh
+def refresh_corpus(
+    workspace: Workspace,
+    config: RefreshConfig,
+    rebuild: bool = False,
+    wait: float = 0.0,
+    summary: Summary | None = None,
+) -> RefreshResult:
+    """Run the refresh; reports and MLflow runs of its versions come with it. Ray is started where there is work for it.
+
+    Args:
+        wait: seconds to wait for another process that writes the corpus.
+        summary: gets what was done.
+    """
+    from data_pipeline.cluster import ray_session
+    from data_pipeline.refresh import open_refresh
     from workflows.console import step
 
-    with step("refresh") as shown:
-        result = refresh(workspace.corpus, config, workspace.root, shown.update, rebuild)
+    corpus = workspace.corpus
+    with (
+        step("refresh") as shown,
+        open_refresh(corpus, config, workspace.root, shown.update, rebuild, wait) as work,
+    ):
+        with ray_session(workspace.logs / "refresh.log") if work.is_needed else nullcontext():
+            result = work.run()
         row = result.version
         if result.changed:
-            shown.summary = (
-                f"corpus version {row['version']}: {result.new_inputs} files, {row['num_documents']:,} documents read, "
-                f"{row['num_kept']:,} kept, {row['num_removed']:,} removed"
-            )
+            shown.summary = _in_words(result)
         else:
             shown.summary = f"nothing new: all {result.known_inputs} input files are in corpus version {row['version']} already"
         if result.damaged:
             shown.summary += f", {len(result.damaged)} damaged files"
-        for version in workspace.corpus.versions()[-LOOK_BACK:]:
+        if summary is not None:
+            summary |= _as_json(result, shown.summary)
+        for version in corpus.versions()[-max(LOOK_BACK, len(result.versions)) :]:
             is_new = result.changed and version["version"] == row["version"]
-            _record(workspace, version, shown, shown.began_at if is_new else None)
+            if not version["vacuumed_at"]:
+                _record(workspace, version, shown, shown.began_at if is_new else None)
     return result
+
+
+def _in_words(result: RefreshResult) -> str:
+    """What a refresh that made a version did, in a line."""
+    counts = counts_of(result.versions)
+    first, last = result.versions[0]["version"], result.versions[-1]["version"]
+    number = f"version {last}" if first == last else f"versions {first} to {last}"
+    line = (
+        f"corpus {number}: {result.new_inputs} files, {counts['num_documents']:,} documents read, "
+        f"{counts['num_kept']:,} kept, {counts['num_removed']:,} removed"
+    )
+    for name, word in (("num_superseded", "superseded"), ("num_taken_down", "taken down")):
+        line += f", {counts[name]:,} {word}" if counts[name] else ""
+    return line
+
+
+def _as_json(result: RefreshResult, message: str) -> Summary:
+    return {
+        "status": "committed" if result.changed else "nothing_new",
+        "message": message,
+        "version": result.version["version"],
+        "versions": [row["version"] for row in result.versions],
+        "new_inputs": result.new_inputs,
+        "known_inputs": result.known_inputs,
+        "damaged": [{"path": path, "error": error} for path, error in result.damaged],
+        **counts_of(result.versions),
+    }
 
 
 def _record(workspace: Workspace, row: dict[str, Any], shown: Step, began: float | None) -> None:
@@ -254,4 +338,6 @@ def _funnel_line(
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in versions.COMMANDS:
+        sys.exit(versions.run(sys.argv[1:]))
     sys.exit(cli.run(Options, main, "refresh", __doc__))

@@ -1,4 +1,8 @@
-"""Train a tokenizer on the corpus, once, and write the corpus as token shards."""
+"""Train a tokenizer on the corpus, once, and write the corpus as token shards.
+
+Commands, each with a --help of its own: verify (are the shards what they should be?), import (the vocabularies of GPT-2
+and GPT-1), report (bytes a token, beside other vocabularies).
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipeline.config import ShardConfig, TokenizerConfig
 from data_pipeline.errors import InputError
-from workflows import cli
+from data_pipeline.tokenizer_config import ShardConfig, TokenizerConfig
+from workflows import cli, token_commands
 
 if TYPE_CHECKING:
     from data_pipeline.shards import Manifest
@@ -22,7 +26,7 @@ class Options:
     """Options of workflows.tokenize."""
 
     workspace: str = "workspace"
-    """Folder that everything is kept in."""
+    """Folder that everything is kept in, or an s3:// or gs:// URI."""
     as_of: int = 0
     """Corpus version to tokenise; 0 is the newest."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -155,4 +159,6 @@ def show_tokens(manifest: Manifest) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in token_commands.COMMANDS:
+        sys.exit(token_commands.run(sys.argv[1:]))
     sys.exit(cli.run(Options, main, "tokenize", __doc__))

@@ -12,8 +12,9 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +30,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from data_pipeline.errors import InputError
+from data_pipeline.sources import is_local
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -45,8 +47,18 @@ MODEL_PACKAGES = ("numpy", "pandas", "pyarrow", "safetensors", "tiktoken", "torc
 
 
 def tracking_uri(workspace: Workspace) -> str:
-    """MLFLOW_TRACKING_URI, else the SQLite store of the workspace."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.root / 'mlflow.db'}"
+    """MLFLOW_TRACKING_URI, else the SQLite store of the workspace.
+
+    Raises:
+        InputError: neither is there, for the workspace is in an object store.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if not given and not is_local(workspace.root):
+        raise InputError(
+            f"MLFLOW_TRACKING_URI: {workspace.root} is in an object store, which cannot hold MLflow's database; "
+            "set it to a tracking server, or to sqlite:////PATH/mlflow.db"
+        )
+    return given or f"sqlite:///{workspace.root / 'mlflow.db'}"
 
 
 def how_to_look(workspace: Workspace) -> str:
@@ -149,8 +161,14 @@ class Run:
             self.client.log_batch(self.run_id, metrics=rows[start : start + 500])
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Log a file."""
-        self.client.log_artifact(self.run_id, str(path), folder)
+        """Log a file, of this machine or of a workspace in an object store."""
+        if is_local(path):
+            self.client.log_artifact(self.run_id, str(path), folder)
+            return
+        with tempfile.TemporaryDirectory(prefix="gptmill-") as temporary:
+            copy = Path(temporary) / path.name
+            copy.write_bytes(path.read_bytes())
+            self.client.log_artifact(self.run_id, str(copy), folder)
 
     def figure(self, figure: matplotlib.figure.Figure, name: str) -> None:
         """Log a picture."""
@@ -333,6 +351,48 @@ def runs_of(workspace: Workspace, kind: str = "") -> list[Any]:
     ]
     found = [experiment.experiment_id for experiment in experiments if experiment is not None]
     return list(client.search_runs(found, order_by=["attributes.start_time DESC"])) if found else []
+
+
+def runs_with(workspace: Workspace, manifest_hashes: Sequence[str]) -> list[dict[str, str]]:
+    """Runs that name one of these token datasets, and all that began from such a run, oldest first.
+
+    Returns:
+        {run_id, workflow, name, status, manifest_hash} of each; the hash is "" for those of the second kind.
+    """
+    client = client_of(workspace)
+    found: dict[str, Any] = {}
+    for kind in KINDS:
+        experiment = client.get_experiment_by_name(experiment_name(kind))
+        if experiment is None:
+            continue
+        for manifest_hash in manifest_hashes:
+            condition = f"tags.`gptmill.manifest_hash` = '{manifest_hash}'"
+            found |= _search(client, experiment.experiment_id, condition)
+        # KINDS are in the order of the work, so a run's parent is among the runs of an earlier kind.
+        for parent in list(found):
+            found |= _search(client, experiment.experiment_id, f"tags.`gptmill.parent_run` = '{parent}'")
+    return [
+        {
+            "run_id": run_id,
+            "workflow": run.data.tags.get("gptmill.workflow", ""),
+            "name": run.info.run_name or "",
+            "status": run.info.status,
+            "manifest_hash": run.data.tags.get("gptmill.manifest_hash", ""),
+        }
+        for run_id, run in sorted(found.items(), key=lambda entry: entry[1].info.start_time or 0)
+    ]
+
+
+def _search(client: MlflowClient, experiment_id: str, condition: str) -> dict[str, Any]:
+    """All runs of an experiment that meet a condition, by id."""
+    runs: dict[str, Any] = {}
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], condition, page_token=token)
+        runs |= {run.info.run_id: run for run in page}
+        token = page.token
+        if not token:
+            return runs
 
 
 @contextmanager

@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-
-from deltalake import DeltaTable
+from typing import Any, cast
 
 from data_pipeline.corpus import VERSIONS, Corpus
 from data_pipeline.errors import InputError
 from data_pipeline.shard_writer import latest_dataset
+from data_pipeline.sources import as_path, is_local
+from data_pipeline.storage import SCHEMES
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with everything that workflows read and write.
+    """A folder, or a part of an object store, with everything that workflows read and write.
 
     Attributes:
         root: absolute, because Ray's workers run in folders of their own.
+        as_of: the corpus is read as it was at this version; 0 for the newest.
     """
 
     root: Path
+    as_of: int = 0
 
     @classmethod
     def open(cls, location: str) -> Workspace:
-        """The workspace at a path; its folder is made where it is missing.
+        """The workspace at a path or URI; a folder is made where it is missing.
 
         Raises:
-            InputError: a URI (object stores come later), or a path that is no folder or cannot be written.
+            InputError: a store that cannot be reached, or a path that is no folder or cannot be written.
         """
-        root = _local(location)
+        root = _root(location)
+        if not is_local(root):
+            return cls(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -43,16 +49,16 @@ class Workspace:
         return cls(root)
 
     @classmethod
-    def existing(cls, location: str) -> Workspace:
-        """The workspace at a path, for workflows that only read: a mistyped path makes no folder.
+    def existing(cls, location: str, as_of: int = 0) -> Workspace:
+        """The workspace at a path or URI, for workflows that only read: a mistyped path makes no folder.
 
         Raises:
             InputError: as `open`, or there is no such folder.
         """
-        root = _local(location)
-        if not root.is_dir():
+        root = _root(location)
+        if is_local(root) and not root.is_dir():
             raise InputError(f"workspace: there is no folder {root}; check the path")
-        return cls(root)
+        return cls(root, as_of)
 
     @property
     def raw(self) -> Path:
@@ -62,13 +68,13 @@ class Workspace:
     @property
     def corpus(self) -> Corpus:
         """The corpus tables."""
-        return Corpus(self.root / "corpus")
+        return Corpus(self.root / "corpus", self.as_of)
 
     @property
     def corpus_id(self) -> str:
         """What tells this corpus from those of other workspaces in a shared MLflow store; "" where there is none."""
-        path = str(self.corpus.path(VERSIONS))
-        return str(DeltaTable(path).metadata().id) if DeltaTable.is_deltatable(path) else ""
+        corpus = self.corpus
+        return str(corpus.delta(VERSIONS).metadata().id) if corpus.has_table(VERSIONS) else ""
 
     @property
     def tokens(self) -> Path:
@@ -82,8 +88,11 @@ class Workspace:
 
     @property
     def logs(self) -> Path:
-        """What libraries said that a person need not see."""
-        return self.root / "logs"
+        """What libraries said that a person need not see; of a workspace in an object store, on this machine."""
+        if is_local(self.root):
+            return self.root / "logs"
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", str(self.root))
+        return Path(tempfile.gettempdir()) / f"gptmill-{os.getuid()}" / name / "logs"
 
     def tokenizer(self, name: str) -> Path:
         """Folder of a tokenizer."""
@@ -102,11 +111,14 @@ class Workspace:
         return latest_dataset(self.tokens, name)
 
 
-def _local(location: str) -> Path:
-    if re.match(r"[a-z][a-z0-9+.-]+://", location):
-        raise InputError(
-            f"workspace: {location} is a URI; this version keeps a workspace on a local or shared disk"
-        )
+def exists(location: str) -> bool:
+    """Whether there is a folder at a location; of an object store that is not asked."""
+    return "://" in location or Path(location).exists()
+
+
+def _root(location: str) -> Path:
+    if "://" in location:
+        return _in_store(location)
     try:
         root = Path(location).expanduser().resolve()
         is_file = root.exists() and not root.is_dir()
@@ -114,4 +126,24 @@ def _local(location: str) -> Path:
         raise InputError(f"workspace: {location!r} is no usable path ({error})") from None
     if is_file:
         raise InputError(f"workspace: {root} is a file; give a folder")
+    return root
+
+
+def _in_store(location: str) -> Path:
+    scheme, _, place = location.rstrip("/").partition("://")
+    if scheme not in SCHEMES or "/" not in place:
+        raise InputError(
+            f"workspace: {location} is no place for a workspace; give a folder, or {' or '.join(SCHEMES)}://BUCKET/FOLDER"
+        )
+    from data_pipeline.sources import remote
+
+    root = as_path(location.rstrip("/"))
+    path = cast(Any, root)
+    try:
+        if bucket := remote.missing_bucket(path):
+            raise InputError(f"workspace: there is no bucket {bucket}")
+    except InputError:
+        raise
+    except Exception as error:  # each client has its own
+        raise InputError(f"workspace: {location} cannot be reached ({remote.explain(path, error)})") from None
     return root

@@ -24,7 +24,9 @@ import xxhash
 from data_pipeline import schema
 from data_pipeline.config import RefreshConfig
 from data_pipeline.engine import collect, from_tables, map_tables, shuffle
+from data_pipeline.sources import as_path
 from data_pipeline.staging import sign
+from data_pipeline.storage import new_file, read_parquet
 
 STAGE, REASON = "filter", "only_boilerplate"
 _LINES = pa.schema([("line", pa.int64()), ("host", pa.int64()), ("count", pa.int64())])
@@ -68,7 +70,7 @@ def _count(units: pa.Table) -> pa.Table:
     """How many pages of the staged files have each line of their host; runs in a Ray task."""
     counts: dict[tuple[int, int], int] = {}
     for path in units["path"].to_pylist():
-        table = pq.read_table(path, columns=["uri", "text", "reason"], partitioning=None)
+        table = read_parquet(path, ["uri", "text", "reason"])
         table = table.filter(pc.is_null(table["reason"]))
         for uri, text in zip(table["uri"].to_pylist(), table["text"].to_pylist(), strict=True):
             host = host_of(uri)
@@ -99,8 +101,8 @@ def _frequent(table: pa.Table, share: float, least: int) -> pa.Table:
 def _rewrite(units: pa.Table, lines: ray.ObjectRef, config: RefreshConfig) -> pa.Table:
     """Replace staged files by ones without the lines; runs in a Ray task."""
     boilerplate = set(ray.get(lines).tolist())
-    for path in map(Path, units["path"].to_pylist()):
-        table = pq.read_table(path, partitioning=None)
+    for path in map(as_path, units["path"].to_pylist()):
+        table = read_parquet(path)
         changed = {}
         rows = zip(
             table["uri"].to_pylist(), table["text"].to_pylist(), table["reason"].to_pylist(), strict=True
@@ -113,11 +115,10 @@ def _rewrite(units: pa.Table, lines: ray.ObjectRef, config: RefreshConfig) -> pa
                 if len(kept) < text.count("\n") + 1:
                     changed[row] = rest
         if changed:
-            beside = path.with_suffix(".tmp")
-            pq.write_table(
-                _with_texts(table, changed, config), beside, compression="zstd", row_group_size=512
-            )
-            beside.rename(path)
+            with new_file(path) as file:
+                pq.write_table(
+                    _with_texts(table, changed, config), file, compression="zstd", row_group_size=512
+                )
     return units
 
 

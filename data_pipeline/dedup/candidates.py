@@ -57,7 +57,7 @@ class Limits(NamedTuple):
     group_rows: int = 200_000
     partition_rows: int = 20_000
     edges: int = components.MAX_EDGES_IN_MEMORY
-    part_chars: int = 32 << 20
+    part_chars: int = 16 << 20
     round_rows: int = 10_000
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 
 from data_pipeline.config import RefreshConfig
@@ -21,6 +20,7 @@ from data_pipeline.dedup.verify import NEAR
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
 from data_pipeline.staging import staged_files
+from data_pipeline.storage import read_parquet
 
 
 def guard_losses(config: RefreshConfig, staging: Path, removals: pa.Table, members: Members) -> None:
@@ -63,7 +63,7 @@ def _count_losses(unit: pa.Table, near: ray.ObjectRef) -> pa.Table:
     lost: np.ndarray = ray.get(near)
     rows = []
     for path in unit["path"].to_pylist():
-        table = pq.read_table(path, columns=["row_id", "source", "reason"], partitioning=None)
+        table = read_parquet(path, ["row_id", "source", "reason"])
         table = table.filter(pc.is_null(table["reason"]))
         is_lost = np.isin(table["row_id"].to_numpy(), lost).astype(np.int64)
         table = table.append_column("lost", pa.array(is_lost))

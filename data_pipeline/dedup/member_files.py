@@ -14,14 +14,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import ray
 import ray.data
 
 from data_pipeline import schema
 from data_pipeline.dedup.candidates import MEMBER_COLUMNS, Members
 from data_pipeline.engine import from_tables, map_tables
+from data_pipeline.storage import open_parquet, read_parquet
 
 PLACE_BITS = 36
 PLACE = (1 << PLACE_BITS) - 1
+# Signature files that one task reads, at most, and tasks from which on one reads several.
+FILES_A_TASK, TASKS = 64, 32
 
 
 def members_of(
@@ -29,6 +33,7 @@ def members_of(
     signature_files: Sequence[str],
     document_files: Sequence[str],
     ranks: dict[str, int],
+    leaving: pa.Array | None = None,
 ) -> Members:
     """The documents of a refresh.
 
@@ -36,6 +41,7 @@ def members_of(
         staged: staged files (schema.STAGED), one a unit, named unit-NUMBER.parquet.
         signature_files, document_files: Parquet files of the kept documents' tables.
         ranks: {source: priority}, 0 first.
+        leaving: ids of kept documents that nothing is compared with, for they leave.
     """
     paths = {int(path.stem.split("-")[1]): str(path) for path in staged}
 
@@ -56,33 +62,53 @@ def members_of(
         )
 
     units = [pa.table({"path": [path], "number": [number]}) for number, path in sorted(paths.items())]
-    kept = [pa.table({"path": [path], "number": [number]}) for number, path in enumerate(signature_files)]
+    kept = _in_parts(signature_files)
+    gone = ray.put(leaving) if leaving is not None and len(leaving) else None
     return Members(
         new=map_tables(from_tables(units), _new_members),
-        stored=map_tables(from_tables(kept), _stored_members) if kept else None,
-        num_new=sum(pq.read_metadata(path).num_rows for path in staged),
+        stored=map_tables(from_tables(kept), _stored_members, leaving=gone) if kept else None,
+        num_new=sum(_num_rows(path) for path in staged),
         load=load,
     )
+
+
+def _in_parts(files: Sequence[str]) -> list[pa.Table]:
+    """Numbered files, one table a task: nightly refreshes leave many small ones."""
+    size = max(1, min(FILES_A_TASK, len(files) // TASKS))
+    numbers = range(0, len(files), size)
+    return [
+        pa.table({"path": files[start : start + size], "number": [*range(len(files))[start : start + size]]})
+        for start in numbers
+    ]
+
+
+def _num_rows(path: Path) -> int:
+    with open_parquet(path) as file:
+        return int(file.metadata.num_rows)
 
 
 def _new_members(unit: pa.Table) -> pa.Table:
     """MEMBER_COLUMNS of the staged documents that are alive; runs in a Ray task."""
     tables = []
     for path in unit["path"].to_pylist():
-        table = pq.read_table(
-            path, columns=["row_id", "reason", *MEMBER_COLUMNS[1:]], partitioning=None
-        ).rename_columns({"row_id": "key"})
+        table = read_parquet(path, ["row_id", "reason", *MEMBER_COLUMNS[1:]]).rename_columns(
+            {"row_id": "key"}
+        )
         tables.append(table.filter(pc.is_null(table["reason"])).select(MEMBER_COLUMNS))
     return pa.concat_tables(tables)
 
 
-def _stored_members(unit: pa.Table) -> pa.Table:
+def _stored_members(unit: pa.Table, leaving: ray.ObjectRef | None = None) -> pa.Table:
     """MEMBER_COLUMNS of kept documents; runs in a Ray task."""
+    gone: pa.Array | None = None if leaving is None else ray.get(leaving)
     tables = []
     for path, number in zip(unit["path"].to_pylist(), unit["number"].to_pylist(), strict=True):
-        table = pq.read_table(path, columns=MEMBER_COLUMNS[1:], partitioning=None)
+        table = read_parquet(path, [*MEMBER_COLUMNS[1:], *(["doc_id"] if gone is not None else [])])
         keys = -1 - ((number << PLACE_BITS) | np.arange(table.num_rows))
-        tables.append(table.append_column("key", pa.array(keys, pa.int64())).select(MEMBER_COLUMNS))
+        table = table.append_column("key", pa.array(keys, pa.int64()))
+        if gone is not None:
+            table = table.filter(pc.invert(pc.is_in(table["doc_id"], gone)))
+        tables.append(table.select(MEMBER_COLUMNS))
     return pa.concat_tables(tables)
 
 
@@ -121,7 +147,7 @@ def _read_stored(path: str, wanted: pa.Table, columns: list[str], document_files
         return rows
     chosen = _needs_text(wanted)
     ids = rows["doc_id"].filter(pa.array(chosen))
-    found = _find_documents(ids, places[chosen], Path(path).name, others, document_files)
+    found = _find_documents(ids, places[chosen], path.rsplit("/", 1)[-1], others, document_files)
     for name in others:
         rows = rows.append_column(name, _spread(found[name], chosen))
     return rows
@@ -137,10 +163,10 @@ def _find_documents(
     """
     ids = ids.combine_chunks()
     parts, missing = [], np.ones(len(ids), np.bool_)
-    for path in sorted(document_files, key=lambda path: (Path(path).name != name, path)):
+    for path in sorted(document_files, key=lambda path: (path.rsplit("/", 1)[-1] != name, path)):
         if not missing.any():
             break
-        here = pq.read_table(path, columns=["doc_id"], partitioning=None)["doc_id"]
+        here = read_parquet(path, ["doc_id"])["doc_id"]
         place = pc.index_in(ids, value_set=here.combine_chunks()).to_numpy(zero_copy_only=False)
         hits = np.flatnonzero(missing & ~np.isnan(place.astype(np.float64)))
         if len(hits):
@@ -172,8 +198,8 @@ def _spread(values: pa.ChunkedArray, chosen: np.ndarray) -> pa.ChunkedArray:
 
 
 def read_rows(path: str, places: np.ndarray, columns: list[str]) -> pa.Table:
-    """`rows_at` of a local file."""
-    with pq.ParquetFile(path) as file:
+    """`rows_at` of a file."""
+    with open_parquet(path) as file:
         return rows_at(file, places, columns)
 
 

@@ -309,8 +309,10 @@ def _write_unit(rows: pa.Table, work: str, gone: ray.ObjectRef, schema: pa.Schem
             f"{work}/kept/part-{unit.number:06d}.parquet", schema, compression="zstd"
         ) as writer:
             for batch in batches(unit, None, schema):
-                is_gone = np.isin(np.arange(place, place + batch.num_rows), removed, kind="sort")
-                kept = batch.filter(pa.array(~is_gone))
+                first, last = np.searchsorted(removed, (place, place + batch.num_rows))
+                stays = np.ones(batch.num_rows, np.bool_)
+                stays[removed[first:last] - place] = False
+                kept = batch.filter(pa.array(stays))
                 writer.write_table(kept)
                 place, num_kept = place + batch.num_rows, num_kept + kept.num_rows
         counts.append({"num_kept": num_kept})

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 import ray
 
 from data_pipeline.engine import collect, from_tables, map_tables
 from data_pipeline.errors import InputError
 from data_pipeline.quality.features import Windows
+from data_pipeline.storage import open_parquet, place_of
 from data_pipeline.tokenizer import is_validation
 
 MIN_TRAINING, MIN_HELD_OUT = 20, 5
@@ -80,7 +80,8 @@ def choose(places: Sequence[Place], max_documents: int) -> pa.Table:
     """Rows of CHOSEN: of each class the `max_documents` texts with the smallest hash ends, each text once."""
     chosen = CHOSEN.empty_table()
     for path, sides in places:
-        names = pq.read_schema(path).names
+        with open_parquet(path) as file:
+            names = file.schema_arrow.names
         columns = [name for name in (*CHOSEN.names, "reason") if name in names]
         condition = pc.field("source").isin(list(sides))
         if "reason" in names:
@@ -93,7 +94,10 @@ def choose(places: Sequence[Place], max_documents: int) -> pa.Table:
 
 
 def _scan(path: str, columns: Sequence[str], condition: pc.Expression) -> pa.Table:
-    return pads.dataset(path, format="parquet", partitioning=None).to_table(list(columns), filter=condition)
+    files, place = place_of(path)
+    return pads.dataset(place, format="parquet", partitioning=None, filesystem=files).to_table(
+        list(columns), filter=condition
+    )
 
 
 def _first(table: pa.Table, max_documents: int) -> pa.Table:

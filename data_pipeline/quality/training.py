@@ -14,6 +14,7 @@ import numpy as np
 from data_pipeline.config import DecontaminateConfig, QualityConfig, QualityTraining, RefreshConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.errors import InputError
+from data_pipeline.inputs import find_inputs
 from data_pipeline.locks import locked
 from data_pipeline.quality.classifier import evaluate, fit, logits, sigmoid
 from data_pipeline.quality.examples import Examples, Place, read_examples
@@ -26,7 +27,6 @@ from data_pipeline.quality.model import (
     save_model,
 )
 from data_pipeline.quality.scoring import model_folder
-from data_pipeline.refresh import find_inputs
 from data_pipeline.shards import canonical_json
 from data_pipeline.staging import Progress, stage_files, staged_files
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xxhash
 
 from data_pipeline import schema
 from data_pipeline.corpus import TABLES, Corpus
 from data_pipeline.crawl.scope import registered_domain
+from data_pipeline.storage import open_parquet
 
 # Eight bins to each power of ten, from 1 character to 100 million; the last holds what is longer.
 BINS_A_DECADE, NUM_DECADES, SCORE_BINS = 8, 8, 25
@@ -153,7 +153,7 @@ def _batches(
     """
     fields = pa.schema([TABLES[table].field(name) for name in columns if name in TABLES[table].names])
     for path in corpus.files(table, version):
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             known = [name for name in fields.names if name in file.schema_arrow.names]
             for batch in file.iter_batches(BATCH_ROWS, columns=known):
                 yield schema.conform(pa.table(batch), fields)

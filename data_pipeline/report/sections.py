@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 from data_pipeline.differences import marked
-from data_pipeline.errors import InputError
 from data_pipeline.evidence import Evidence
 from data_pipeline.report import charts
 from data_pipeline.report.charts import class_of
 from data_pipeline.report.measures import BINS_A_DECADE, KEPT, SCORES, Measures
 from data_pipeline.report.odd import Funnel
-from data_pipeline.shards import MANIFEST_NAME, Manifest
+from data_pipeline.shards import MANIFEST_NAME
+from data_pipeline.token_documents import manifests
 from data_pipeline.wording import short_number
 
 # Full to these bounds with the longest of texts, the page stays below 5 MB.
@@ -286,17 +286,14 @@ def _repaired_line(line: Row) -> Row:
 
 def tokens(root: Path | None, version: Row) -> Row | None:
     """Tokens by source of the newest dataset that was made of a version; None where there is none."""
-    manifests = []
-    for path in sorted(root.glob(f"*/*/{MANIFEST_NAME}")) if root is not None else []:
-        try:
-            manifest = Manifest.load(path.parent)
-        except InputError:
-            continue  # who uses a damaged dataset is told so
-        if manifest.corpus_version == version["version"]:
-            manifests.append((path.stat().st_mtime_ns, manifest))
-    if not manifests:
+    found = [
+        ((folder / MANIFEST_NAME).stat().st_mtime, manifest)
+        for folder, manifest in (manifests(root) if root is not None else [])
+        if manifest.corpus_version == version["version"]
+    ]
+    if not found:
         return None
-    _, manifest = max(manifests, key=lambda entry: entry[0])
+    _, manifest = max(found, key=lambda entry: entry[0])
     rows: list[Row] = []
     for source, splits in manifest.totals.items():
         sums = {

@@ -7,13 +7,10 @@ on every worker; never from the configuration, which is kept with the corpus.
 
 from __future__ import annotations
 
-import datetime
 import io
-import os
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -21,17 +18,16 @@ import aiohttp
 import fsspec
 from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.http import HTTPFileSystem
-from pyarrow.fs import FileSystem
 from upath import UPath
 
 from data_pipeline.errors import InputError
+from data_pipeline.object_stores import CONNECT_SECONDS, STALL_SECONDS, google_client, s3_client
 
 Result = TypeVar("Result")
 
 WEB = ("http", "https")
 # What a request fetches, at most: many small ones would wait for the network most of their time.
 BUFFER_BYTES, LEAST_BYTES = 4 << 20, 1 << 10
-CONNECT_SECONDS, STALL_SECONDS = 10, 30
 # Tries without a byte of progress before a file is given up, and the pause after the first of them.
 ATTEMPTS, PAUSE_SECONDS = 4, 0.5
 CREDENTIALS = {
@@ -72,8 +68,7 @@ class S3Files(_ArrowFiles):
     protocol = ("s3", "s3a")
 
     def __init__(self, **options: Any) -> None:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        super().__init__(_s3_client(endpoint), **options)
+        super().__init__(s3_client(), **options)
 
 
 class GoogleFiles(_ArrowFiles):
@@ -82,32 +77,7 @@ class GoogleFiles(_ArrowFiles):
     protocol = ("gs", "gcs")
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(_google_client(os.environ.get("STORAGE_EMULATOR_HOST")), **options)
-
-
-@cache
-def _s3_client(endpoint: str | None) -> FileSystem:
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
-
-    return S3FileSystem(
-        endpoint_override=endpoint,
-        connect_timeout=CONNECT_SECONDS,
-        request_timeout=STALL_SECONDS,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=3),
-    )
-
-
-@cache
-def _google_client(emulator: str | None) -> FileSystem:
-    from pyarrow.fs import GcsFileSystem
-
-    limit = datetime.timedelta(seconds=STALL_SECONDS)
-    if not emulator:
-        return GcsFileSystem(retry_time_limit=limit)
-    place = urlsplit(emulator if "://" in emulator else f"http://{emulator}")
-    return GcsFileSystem(
-        anonymous=True, scheme=place.scheme, endpoint_override=place.netloc, retry_time_limit=limit
-    )
+        super().__init__(google_client(), **options)
 
 
 class WebFiles(HTTPFileSystem):

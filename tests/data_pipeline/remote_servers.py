@@ -97,16 +97,17 @@ def _free_port() -> int:
 
 
 class Breaking:
-    """A port that passes everything to another one, and hangs up within answers.
+    """A port that passes everything to another one, and hangs up within answers, or within what is sent.
 
     Attributes:
-        after: bytes of an answer that pass.
+        after: bytes of an answer that pass, or of what is sent over a connection.
         times: answers that are cut yet.
         cuts: answers that were cut.
     """
 
-    def __init__(self, port: int, after: int, times: float) -> None:
+    def __init__(self, port: int, after: int, times: float, uploads: bool = False) -> None:
         self.after, self.times, self.cuts = after, times, 0
+        self._cuts_uploads = uploads
         self._port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -126,7 +127,7 @@ class Breaking:
         passed = 0
         try:
             while block := server.recv(1 << 16):
-                if passed + len(block) > self.after and self.cuts < self.times:
+                if not self._cuts_uploads and passed + len(block) > self.after and self.cuts < self.times:
                     self.cuts += 1
                     client.sendall(block[: max(0, self.after - passed)])
                     break
@@ -140,11 +141,20 @@ class Breaking:
             end.close()
 
     def _ask(self, client: socket.socket, server: socket.socket) -> None:
+        sent = 0
         try:
             while block := client.recv(1 << 16):
+                sent += len(block)
+                if self._cuts_uploads and sent > self.after and self.cuts < self.times:
+                    self.cuts += 1
+                    break
                 server.sendall(block)
         except OSError:
             pass
+        if self._cuts_uploads and sent > self.after:
+            for end in (client, server):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Accept no more."""

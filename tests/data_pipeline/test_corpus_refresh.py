@@ -205,7 +205,7 @@ def test_hostile_texts_end_as_clean_documents_or_as_reasons(made: Made) -> None:
 
 def test_nothing_of_the_work_is_left_beside_the_tables(made: Made) -> None:
     corpus = made[0] / "corpus"
-    assert sorted(path.name for path in corpus.iterdir()) == sorted([*TABLES, "versions", "reports"])
+    assert sorted(path.name for path in corpus.iterdir()) == sorted([".lock", *TABLES, "versions", "reports"])
     reports = sorted(path.name for path in (corpus / "reports").iterdir())
     assert reports == ["dedup-000001.json", "version-000001.json"]
 
@@ -215,7 +215,7 @@ def test_two_workspaces_with_the_same_inputs_hold_the_same_documents(made: Made,
     # Other units, so other blocks, files and order of the tasks.
     run(tmp_path, dataclasses.replace(config, unit_bytes=1))
     for table in ("documents", "removed", "signatures", "inputs"):
-        columns = [name for name in TABLES[table].names if name != "sha256"]
+        columns = [name for name in TABLES[table].names if name not in ("sha256", "modified")]
         order = [(name, "ascending") for name in ("doc_id", "uri", "path") if name in columns]
         mine, theirs = (
             Corpus(folder / "corpus").read(table, Corpus(folder / "corpus").latest(), columns).sort_by(order)
@@ -558,7 +558,7 @@ def test_rebuilding_makes_the_next_version_from_the_sources_alone(tmp_path: Path
     assert (result.version["version"], result.new_inputs, result.known_inputs) == (3, 2, 0)
     fresh = run_elsewhere(tmp_path, other)
     for table in ("documents", "removed", "signatures", "inputs"):
-        columns = [name for name in TABLES[table].names if name != "version"]
+        columns = [name for name in TABLES[table].names if name not in ("version", "modified")]
         mine, theirs = (
             sorted((tuple(row[name] for name in columns) for row in rows_of(side, table)), key=repr)
             for side in (corpus, fresh)

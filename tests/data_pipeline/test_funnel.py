@@ -133,13 +133,13 @@ def test_a_refresh_that_lost_a_file_of_removed_documents_commits_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = write_sources(tmp_path / "in")
-    write = refresh_module._write_tables
+    write = refresh_module.write_tables
 
     def lossy(*arguments: Any) -> tuple[list[DataFile], Any]:
         files, counts = write(*arguments)
         return [file for file in files if file.table != "removed"], counts
 
-    monkeypatch.setattr(refresh_module, "_write_tables", lossy)
+    monkeypatch.setattr(refresh_module, "write_tables", lossy)
     with pytest.raises(
         LostDocuments, match="source book: 2 documents were read, but 1 are kept and 0 removed"
     ):

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.config import ShardConfig, TokenizerConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.errors import InputError
 from data_pipeline.shard_writer import latest_dataset, write_shards
@@ -27,6 +26,7 @@ from data_pipeline.shards import (
     token_dtype,
 )
 from data_pipeline.tokenizer import Tokenizer, is_validation, train_tokenizer
+from data_pipeline.tokenizer_config import ShardConfig, TokenizerConfig
 from tests.data_pipeline.made_inputs import make_corpus, prose
 
 TEXTS = [prose(seed, 40 + seed) for seed in range(60)] + ["", "短い 文"]
@@ -185,14 +185,17 @@ def test_the_work_of_a_killed_call_is_done_again(
     written: Written, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path, ray_cluster: None
 ) -> None:
     name = written[0].name
-    for folder in (tmp_path / "bpe" / f".tmp-{name}", tmp_path / "bpe" / name):
-        folder.mkdir(parents=True)
-        (folder / "web-train-00000.arrow").write_bytes(b"half")
+    left = tmp_path / "bpe" / name / ".parts-0a1b2c3d"
+    left.mkdir(parents=True)
+    for path in (left / "000000.arrow", left.parent / "web-train-00000.arrow", left.parent / "x.arrow.tmp"):
+        path.write_bytes(b"half")
     folder, manifest, is_new = write_shards(corpus, corpus.at(), tokenizer, "bpe", CONFIG, tmp_path)
     assert is_new
     assert manifest.manifest_hash == written[1].manifest_hash
     TokenDataset(folder, "train", verify=True)
-    assert sorted(path.name for path in (tmp_path / "bpe").iterdir()) == ["latest.json", name]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*(shard.path for shard in manifest.shards), MANIFEST_NAME]
+    )
 
 
 def test_a_corpus_that_keeps_nothing_is_one_line(

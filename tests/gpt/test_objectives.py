@@ -19,12 +19,12 @@ KEYS = sequence_keys(hash_key("objectives", 7), torch.arange(400))
 
 
 def text(rows: int, length: int = 64, seed: int = 0) -> torch.Tensor:
-    """Sentences of 3 to 8 tokens that end with DOT; documents of about five sentences that begin with END."""
+    """Sentences of 3 to 8 tokens that end with DOT; documents of 3 to 20 sentences that begin with END."""
     rng = np.random.default_rng(seed)
     tokens: list[int] = []
     while len(tokens) < rows * length:
         tokens.append(END)
-        for _ in range(rng.integers(3, 9)):
+        for _ in range(rng.integers(3, 21)):
             tokens += [*rng.integers(2, 50, rng.integers(2, 8)).tolist(), DOT]
     return torch.tensor(tokens[: rows * length]).view(rows, length)
 
@@ -67,25 +67,25 @@ def test_fifteen_percent_are_asked_for_eighty_ten_ten():
 def test_half_of_the_pairs_follow_each_other_and_nothing_else_tells():
     tokens = text(400, 128)
     pairs, is_next = sentence_pairs(tokens, KEYS, ends_sentence(), END)
-    assert pairs.shape == (400, 2 * 32 + 2)
+    assert pairs.shape == (400, 2 * 16 + 2)
     valid = is_next != IGNORE_INDEX
-    assert valid.float().mean() > 0.4
+    assert valid.float().mean() > 0.7
     assert is_next[valid].float().mean().item() == pytest.approx(0.5, abs=0.1)
     for row in valid.nonzero()[:, 0].tolist():
         line = tokens[row].tolist()
-        first, second = pairs[row, 1:33].tolist(), pairs[row, 34:].tolist()
-        assert pairs[row, [0, 33]].tolist() == [END, END]
+        first, second = pairs[row, 1:17].tolist(), pairs[row, 18:].tolist()
+        assert pairs[row, [0, 17]].tolist() == [END, END]
         assert END not in first + second
-        place = [at for at in range(97) if line[at : at + 32] == first]
-        follows = any(line[at + 32 : at + 64] == second for at in place)
+        place = [at for at in range(113) if line[at : at + 16] == first]
+        follows = any(line[at + 16 : at + 32] == second for at in place)
         assert follows == bool(is_next[row])
-        starts = [at for at in range(97) if line[at : at + 32] == second]
+        starts = [at for at in range(113) if line[at : at + 16] == second]
         # Sentences both: A ends with one, B begins with one.
         assert first[-1] == DOT
         assert any(line[at - 1] in (DOT, END) for at in starts)
         if not is_next[row]:
-            cut = place[0] + 32
-            assert all(abs(at - cut) >= 32 and (at + 32 <= place[0] or at >= cut + 32) for at in starts)
+            cut = place[0] + 16
+            assert all(at + 16 <= place[0] or at >= cut + 16 for at in starts)
 
 
 def test_what_is_asked_depends_on_the_sequence_not_on_its_batch():
@@ -108,7 +108,7 @@ def test_a_sequence_without_sentences_or_room_is_left_out():
     for tokens in (torch.full((2, 64), 7), torch.tensor([[END] * 64, [7, DOT] + [END] * 62])):
         pairs, is_next = sentence_pairs(tokens, KEYS[:2], ends_sentence(), END)
         assert (is_next == IGNORE_INDEX).all()
-        assert pairs.shape == (2, 34)
+        assert pairs.shape == (2, 18)
 
 
 def test_with_their_weight_at_0_the_causal_numbers_are_the_same_to_the_bit():
@@ -136,18 +136,19 @@ def token_by_token(config: ModelConfig, tokens: torch.Tensor, targets: torch.Ten
 
 
 def test_all_three_are_learned_together_each_with_its_own_loss():
-    # Sentences of one repeated token each; what follows goes on with the next token: both ways to see, easy to tell.
+    # Documents of four sentences of one repeated word each, every document with words of its own: the rest of a
+    # sentence follows from its first word, and what follows a text is about the same.
     rng = np.random.default_rng(0)
 
     def batch() -> torch.Tensor:
         rows = []
         for _ in range(16):
-            at, row = int(rng.integers(2, 14)), []
-            while len(row) < 64:
-                row += [2 + at % 12] * 3 + [DOT]
-                at += 1
+            row = []
+            for subject in rng.permutation(4):
+                words = 2 + 3 * subject + rng.integers(0, 3, 4)
+                row += [END] + [token for word in words for token in (word, word, word, DOT)]
             rows.append(row[:64])
-        return torch.tensor(rows)
+        return torch.tensor(np.array(rows))
 
     torch.manual_seed(0)
     model = GPT(MODEL)
@@ -155,12 +156,12 @@ def test_all_three_are_learned_together_each_with_its_own_loss():
     module = Multitask(model, config, end_token=END, ends_sentence_V=ends_sentence())
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     means: list[dict[str, float]] = []
-    for step in range(220):
+    for step in range(280):
         tokens = batch()
         targets = tokens.roll(-1, 1)
         targets[:, -1] = IGNORE_INDEX
         keys = sequence_keys(hash_key("train", 1), torch.arange(step * 16, step * 16 + 16))
-        weights = config.weights(step / 220)
+        weights = config.weights(step / 280)
         losses = module(tokens, targets, keys, tuple(weights))
         counts = {name: max(1, int((wanted != IGNORE_INDEX).sum())) for name, (_, wanted) in losses.items()}
         weighted_sum(losses, weights, counts).backward()
@@ -170,8 +171,9 @@ def test_all_three_are_learned_together_each_with_its_own_loss():
     last = {name: float(np.mean([mean[name] for mean in means[-20:]])) for name in means[0]}
     assert means[0]["sentence"] == pytest.approx(np.log(2), abs=0.1)
     assert last["causal"] < 0.5 * means[0]["causal"]
-    assert last["masked"] < 0.5 * means[0]["masked"]
-    assert last["sentence"] < 0.35
+    # 2.4 nats are what knowing how often each token comes is worth: under that, it reads what is around.
+    assert last["masked"] < 2.0
+    assert last["sentence"] < 0.3
 
 
 def test_weights_move_linearly_and_add_up():
