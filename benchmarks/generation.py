@@ -6,7 +6,7 @@ Prompts of 32 tokens, 64 new ones, batches of 1 and 8; all in turn, median of th
 with fp32 must be equal, of bf16 the share of rows that are equal to fp32 is told (rounding breaks near-ties, of which
 random weights have many).
 
-    python -m benchmarks.generation [--rounds 5] [--threads 2]
+    python -m benchmarks.generation [--rounds 5] [--threads 2] [--batches 1 8]
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="0 = torch's choice")
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -94,7 +95,7 @@ def main() -> None:
         "torch": torch.__version__,
         "transformers": version,
     }
-    for batch in BATCHES:
+    for batch in arguments.batches:
         prompts = torch.randint(0, 50257, (batch, PROMPT_TOKENS))
         expected = contestants["transformers fp32"](prompts)
         seconds: dict[str, list[float]] = {name: [] for name in contestants}

@@ -1,5 +1,8 @@
 """Models to and from the layout of Hugging Face `transformers`: config.json and model.safetensors.
 
+    python -m gpt.hf export workspace/models/NAME folder-for-transformers
+    python -m gpt.hf import folder-of-transformers workspace/models/NAME
+
     GPT2LMHeadModel        GPT-2
     OpenAIGPTLMHeadModel   GPT-1
     LlamaForCausalLM       rotary, RMSNorm, SwiGLU
@@ -13,8 +16,10 @@ that the model lacks is exact too: absent biases are written as zeros, absent ga
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt.checkpoint import atomic_folder
+from gpt.checkpoint import atomic_folder, export_model, load_model
 from gpt.config import ConfigError, ModelConfig
 from gpt.hf_layouts import LAYOUTS, Layout, Piece, layout_of
 from gpt.model import GPT
@@ -251,3 +256,38 @@ def _token_id(tokenizer_json: Path, token: str) -> int:
         if entry.get("content") == token:
             return int(entry["id"])
     raise ConfigError(f"{tokenizer_json} has no special token {token!r}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0, or 2 where the user's folders are wrong."""
+    parser = argparse.ArgumentParser(prog="python -m gpt.hf", description="Models to and from transformers.")
+    parser.add_argument("direction", choices=("export", "import"))
+    parser.add_argument("source", type=Path, help="folder to read")
+    parser.add_argument("target", type=Path, help="folder to write, which must not be there")
+    parser.add_argument("--end-of-text", default="<|endoftext|>", help="token that ends a document")
+    options = parser.parse_args(arguments)
+    try:
+        if options.target.exists():
+            raise ConfigError(f"{options.target} is there already; name another folder, or remove it")
+        if options.direction == "export":
+            model, _ = load_model(options.source)
+            tokenizer_json = options.source / TOKENIZER_FILE
+            name = export_hf(options.target, model, tokenizer_json, end_of_text=options.end_of_text)
+        else:
+            model, tokenizer_json = import_hf(options.source), options.source / TOKENIZER_FILE
+            if not tokenizer_json.exists():
+                raise ConfigError(
+                    f"{tokenizer_json} is missing; a model without its tokenizer is of no use here"
+                )
+            extra = {"imported_from": options.source.name}
+            export_model(options.target, model, model.config, tokenizer_json, extra)
+            name = "gptmill model"
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{options.target}: {name}, {model.config.num_parameters() / 1e6:.1f} M parameters")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

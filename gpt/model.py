@@ -12,6 +12,7 @@ MLP, V vocab_size. `x_BTD` is the residual stream.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -157,6 +158,9 @@ class GPT(nn.Module):
         ConfigError: a shape that cannot be built.
     """
 
+    rotary_cos: Tensor
+    rotary_sin: Tensor
+
     def __init__(self, config: ModelConfig, kernel: Kernel = "auto") -> None:
         super().__init__()
         config.validate()
@@ -277,6 +281,15 @@ class GPT(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GPT:
+        # What moves, casts or materialises a module. The rotary tables stay float32 in a bf16 copy, and are there
+        # after a model was built on the meta device.
+        super()._apply(fn, recurse)
+        if self.config.positions == "rotary":
+            tables = rotary_table(self.config.context_length, self.config.head_width, self.config.rotary_base)
+            self.rotary_cos, self.rotary_sin = (table.to(self.device) for table in tables)
+        return self
 
     def _patterns(
         self, length: int, causal: bool, documents_BT: Tensor | None, cache: KVCache | None

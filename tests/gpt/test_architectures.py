@@ -237,3 +237,15 @@ def test_the_network_compiles_whole(name: str):
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     assert close(compiled(TOKENS, TOKENS), model(TOKENS, TOKENS))
     assert close(compiled(TOKENS, TOKENS, DOCUMENTS), model(TOKENS, TOKENS, DOCUMENTS))
+
+
+def test_rotary_tables_stay_exact_in_a_bf16_copy_and_after_the_meta_device():
+    model = scattered(ROTARY)
+    cos = model.rotary_cos.clone()
+    assert torch.equal(scattered(ROTARY).bfloat16().rotary_cos, cos)
+    with torch.device("meta"):
+        empty = GPT(ROTARY)
+    assert empty.rotary_cos.is_meta
+    filled = empty.to_empty(device="cpu").eval()
+    filled.load_state_dict(model.state_dict())
+    assert torch.equal(filled(TOKENS), model(TOKENS))
