@@ -30,14 +30,14 @@ PLAIN_MODEL = ModelConfig(
     vocab_size=VOCAB_SIZE, context_length=256, num_layers=4, num_heads=4, width=256, bias=True
 )
 PLAIN_TRAIN = TrainConfig(
-    num_steps=600,
+    num_steps=300,
     batch_size=16,
-    lr=3e-3,
+    lr=1e-3,
     beta2=0.99,
-    warmup_steps=60,
+    warmup_steps=30,
     min_lr_ratio=0.1,
     eval_every=100,
-    eval_tokens=40_000,
+    eval_tokens=20_000,
     checkpoint_every=0,
     log_every=10,
 )
@@ -59,7 +59,7 @@ MODERN_MODEL = replace(
 )
 MODERN_TRAIN = replace(
     PLAIN_TRAIN,
-    num_steps=270,
+    num_steps=140,
     optimizer="muon",
     muon_lr=0.03,
     lr=0.01,
@@ -73,7 +73,7 @@ MODERN_TRAIN = replace(
     decay_ratio=0.6,
     min_lr_ratio=0.0,
     grad_clip=0.0,
-    eval_every=10,
+    eval_every=20,
 )
 RECIPES = {"plain": (PLAIN_MODEL, PLAIN_TRAIN), "modern": (MODERN_MODEL, MODERN_TRAIN)}
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline.atomic import write_json
-from data_pipeline.config import TokenizerConfig
 from data_pipeline.shards import MANIFEST_NAME, Manifest, ShardInfo, file_sha256, token_dtype
-from data_pipeline.tokenizer import Tokenizer, _train
+from data_pipeline.tokenizer import Tokenizer, train_text
+from data_pipeline.tokenizer_config import TokenizerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE_CHARS = 20_000_000
@@ -53,7 +53,7 @@ def dataset(shared_data: Path, vocab_size: int) -> tuple[Path, Tokenizer]:
     training = [text for (_, split), rows in parts.items() if split == "train" for text in rows]
     share = SAMPLE_CHARS / sum(map(len, training))
     sample = (text[: int(len(text) * share)] for text in training)
-    (folder / "tokenizer.json").write_text(_train(sample, TokenizerConfig(vocab_size=vocab_size)), "utf-8")
+    (folder / "tokenizer.json").write_text(train_text(sample, TokenizerConfig(vocab_size=vocab_size)), "utf-8")
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     shards = [_write_shard(folder, source, split, rows, tokenizer) for (source, split), rows in parts.items()]
     manifest = Manifest(

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -75,7 +76,10 @@ class Checkpoint:
                 for name, tensor in named.items()
             }
             reader = HuggingFaceStorageReader(str(self.path / SHARDED_FOLDER))
-            dcp.load(flat, storage_reader=reader, no_dist=not dist.is_initialized())
+            with warnings.catch_warnings():
+                # That it loads in one process is meant so, where there is one.
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+                dcp.load(flat, storage_reader=reader, no_dist=not dist.is_initialized())
             return
         for part, named in tensors.items():
             stored = load_file(self.path / f"{part}.safetensors")
@@ -189,7 +193,7 @@ class CheckpointWriter:
         # One name for all workers, which have other process ids.
         folder = checkpoints_folder(self.run_dir) / f".tmp-sharded-{state['step']}"
         if self.is_main:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder.parent, ".tmp-sharded-*")
             folder.mkdir(parents=True)
         dist.barrier()
         dcp.save(flat, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
@@ -208,13 +212,19 @@ class CheckpointWriter:
                 shutil.rmtree(old)
 
 
+def _remove(folder: Path, *patterns: str) -> None:
+    """Remove what a kill left half written."""
+    for pattern in patterns:
+        for leftover in folder.glob(pattern):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 @contextmanager
 def _partial_checkpoint(run_dir: Path, step: int) -> Iterator[Path]:
     """A folder that becomes the checkpoint of the step; what a kill left of others is removed."""
     folder = checkpoints_folder(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".tmp-step*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _remove(folder, ".tmp-step*", ".tmp-old-*")
     with atomic_folder(checkpoint_path(run_dir, step)) as partial:
         yield partial
 

@@ -213,7 +213,7 @@ class BatchLoader:
             part_documents = None if documents is None else documents[places]
             self._windows[i].read(window[places], part, part_documents)
             rows[places] = part
-            if documents is not None:
+            if documents is not None and part_documents is not None:
                 documents[places] = part_documents
         return rows, documents
 

@@ -80,8 +80,9 @@ class _ChunkedLosses(torch.autograd.Function):
         x_ND, w_VD = hidden_ND.to(dtype), head_VD.to(dtype)
         losses_N = torch.empty(len(x_ND), dtype=torch.float32, device=x_ND.device)
         total = torch.zeros((), dtype=torch.float32, device=x_ND.device)
-        dx_ND = torch.empty_like(x_ND) if with_gradient else None
-        dw_VD = torch.zeros_like(head_VD, dtype=torch.float32) if with_gradient else None
+        # Nothing in them where no gradient is asked for.
+        dx_ND = torch.empty_like(x_ND[: len(x_ND) if with_gradient else 0])
+        dw_VD = torch.zeros_like(head_VD[: len(head_VD) if with_gradient else 0], dtype=torch.float32)
         for start in range(0, len(x_ND), chunk):
             here = slice(start, start + chunk)
             logits_CV = x_ND[here] @ w_VD.T
@@ -92,9 +93,8 @@ class _ChunkedLosses(torch.autograd.Function):
             if with_gradient:
                 dx_ND[here] = (gradient_CV @ w_VD) * weight_C1
                 dw_VD += gradient_CV.T @ (x_ND[here] * weight_C1).to(dtype)
-        if with_gradient:
-            context.save_for_backward(dx_ND, dw_VD)
-            context.types = hidden_ND.dtype, head_VD.dtype
+        context.save_for_backward(dx_ND, dw_VD)
+        context.types = hidden_ND.dtype, head_VD.dtype  # type: ignore[attr-defined]
         context.mark_non_differentiable(losses_N)
         return total, losses_N
 

@@ -212,7 +212,7 @@ class SampleOrder:
             for stage in self._stages[1:]
         ]
         # Not named where there are none, so that an order keeps the fingerprint it had before there were stages.
-        optional = {"stages": stages} if stages else {}
+        optional: dict[str, Any] = {"stages": stages} if stages else {}
         if self.packing != "contiguous":
             optional["packing"] = self.packing
         return {

@@ -55,9 +55,8 @@ def prepare(model: GPT, config: TrainConfig, device: torch.device) -> None:
     """Change a fresh model in place to what training needs, before its optimizers are built: recomputation, shards."""
     if config.recompute:
         for block in model.blocks:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-    if config.parallel == "fsdp":
-        assert dist.is_initialized(), "fsdp shards over the workers of torch.distributed"
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    if config.parallel == "fsdp" and dist.is_initialized() and dist.get_world_size() > 1:
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         policy = MixedPrecisionPolicy()
         if config.precision == "bf16":
@@ -74,7 +73,9 @@ def distributed(loss: TrainingLoss, device: torch.device, world_size: int) -> nn
     if world_size == 1 or isinstance(loss.model, FSDPModule):
         return loss
     devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(loss, device_ids=devices, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        loss, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False
+    )
 
 
 def gradients_synced(module: nn.Module, synced: bool) -> AbstractContextManager:
@@ -91,4 +92,4 @@ def whole_state(model: GPT) -> dict[str, Tensor]:
     if not isinstance(model, FSDPModule):
         return model.state_dict()
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return get_model_state_dict(model, options=options)
+    return dict(get_model_state_dict(model, options=options))  # type: ignore[arg-type]

@@ -8,7 +8,6 @@ sum over its tokens divided by their global count, so it is the same function on
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 import time
@@ -33,7 +32,7 @@ from gpt.config import ConfigError, ModelConfig, TrainConfig
 from gpt.distributed import default_device, from_main_worker, sigterm_sets, wait_for_all
 from gpt.evaluate import Score, evaluate_bits_per_byte
 from gpt.events import Callback, EvaluationRecord, StepRecord, TrainResult
-from gpt.heap import keep_freed_memory
+from gpt.heap import garbage_frozen, keep_freed_memory
 from gpt.loader import BatchLoader, StepBatch, reads_ahead
 from gpt.meter import StepMeter
 from gpt.model import GPT
@@ -168,9 +167,12 @@ class Trainer:
         if self.step == 0:
             self._evaluate()
         stopped = False
-        with sigterm_sets(self._stop), self._checkpoint_writer() as writer, self._loader() as batches:
-            # What exists by now stays: without it each collection of garbage would look at all of torch again.
-            gc.freeze()
+        with (
+            sigterm_sets(self._stop),
+            garbage_frozen(),
+            self._checkpoint_writer() as writer,
+            self._loader() as batches,
+        ):
             self._meter.reset()
             while self.step < config.num_steps and not stopped:
                 self._train_step(next(batches))
@@ -184,7 +186,6 @@ class Trainer:
                         self._evaluate()
                     if is_last or stopped or _is_due(self.step, config.checkpoint_every):
                         self._checkpoint(writer, final=is_last or stopped)
-            gc.unfreeze()
             self._settle_checkpoint(writer)
         self.trained = self._trained_model()
         result = self._result(time.perf_counter() - began, stopped)
@@ -289,8 +290,7 @@ class Trainer:
         state = {
             "step": self.step,
             "samples_consumed": self.samples_consumed,
-            "skipped_updates": self.updates.read().skipped,
-            "update_counters": self.updates.counters().tolist(),
+            **self.updates.counters(),
             "first_evaluation": {name: asdict(score) for name, score in self.first_evaluation.items()},
             "last_evaluation": {name: asdict(score) for name, score in self.last_evaluation.items()},
             "world_size": self.world_size,
@@ -339,10 +339,9 @@ class Trainer:
     def _load(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
         checkpoint.load_into(self._tensors(create=True))
-        counters = state.get("update_counters", [1.0, 0.0, state["skipped_updates"], 0.0])
-        self.updates.load_counters(torch.tensor(counters))
+        self.updates.load_counters(state)
         self.step = self.resumed_from = state["step"]
-        self.skipped_updates = state["skipped_updates"]
+        self.skipped_updates = int(state["skipped_updates"])
         self.first_evaluation = {name: Score(**score) for name, score in state["first_evaluation"].items()}
         self.last_evaluation = {name: Score(**score) for name, score in state["last_evaluation"].items()}
 

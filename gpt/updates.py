@@ -8,9 +8,9 @@ writes a step record.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from gpt.optim import build_optimizers, schedule_factor, set_learning_rates
 
 # fp16 reaches 65,504: losses are scaled up so that small gradients do not vanish, less where they overflow.
 FIRST_LOSS_SCALE, GROW_AFTER = 2.0**16, 2000
+
+
+_COUNTERS = ("loss_scale", "good_in_a_row", "skipped_updates", "skipped_in_a_row")
 
 
 class UpdateCounts(NamedTuple):
@@ -56,7 +59,9 @@ class Updates:
             if config.ema_decay
             else {}
         )
-        self._averaged = [parameter for name, parameter in model.named_parameters() if name in self.average]
+        self._averaged: list[Tensor] = [
+            parameter for name, parameter in model.named_parameters() if name in self.average
+        ]
         is_half = config.precision == "fp16"
         self.loss_scale = torch.tensor(FIRST_LOSS_SCALE if is_half else 1.0, device=device)
         self._good_in_a_row = torch.zeros((), device=device)
@@ -105,17 +110,18 @@ class Updates:
             with torch.no_grad():
                 self._swap()
 
-    @torch.no_grad()
-    def counters(self) -> Tensor:
-        """What a resumed run must know besides weights, moments and average, [4]."""
-        return torch.stack([self.loss_scale, self._good_in_a_row, self._skipped, self._in_a_row])
+    def counters(self) -> dict[str, float]:
+        """What a resumed run must know besides weights, moments and average, for state.json; waits for the device."""
+        tensors = [self.loss_scale, self._good_in_a_row, self._skipped, self._in_a_row]
+        values = torch.stack(tensors).tolist()
+        return dict(zip(_COUNTERS, values, strict=True))
 
-    @torch.no_grad()
-    def load_counters(self, counters: Tensor) -> None:
-        """Undo `counters`."""
-        self.loss_scale, self._good_in_a_row, self._skipped, self._in_a_row = counters.to(
-            self.loss_scale.device
-        ).unbind()
+    def load_counters(self, state: Mapping[str, Any]) -> None:
+        """Undo `counters`; what a checkpoint of before does not have stays as it is."""
+        if "loss_scale" not in state:
+            return
+        values = torch.tensor([state[name] for name in _COUNTERS], device=self.loss_scale.device)
+        self.loss_scale, self._good_in_a_row, self._skipped, self._in_a_row = values.unbind()
         self._most_in_a_row = self._in_a_row.clone()
 
     def _swap(self) -> None:

@@ -100,5 +100,7 @@ class PackedWindows:
 
 def cut(streams: Mapping[str, TokenStream], packing: str, context_length: int) -> dict[str, Windows]:
     """The windows of each source, contiguous or best_fit."""
-    kind = {"contiguous": ContiguousWindows, "best_fit": PackedWindows}[packing]
+    kind: type[ContiguousWindows | PackedWindows] = (
+        PackedWindows if packing == "best_fit" else ContiguousWindows
+    )
     return {source: kind(stream, context_length) for source, stream in streams.items()}

@@ -83,6 +83,38 @@ def test_only_the_newest_are_kept_and_nothing_half_written(tmp_path: Path, model
     ]
 
 
+def test_every_nth_is_kept_for_good(tmp_path: Path, model_config: ModelConfig):
+    model, optimizer = trained_model(model_config)
+    for step in range(1, 8):
+        save_checkpoint(tmp_path, model, optimizer, {"step": step}, keep=1, keep_every=3)
+    kept = [path.name for path in sorted(checkpoints_folder(tmp_path).iterdir())]
+    assert kept == ["step_00000003", "step_00000006", "step_00000007"]
+
+
+def test_training_goes_on_while_a_copy_is_written(tmp_path: Path, model_config: ModelConfig):
+    model, optimizer = trained_model(model_config)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with CheckpointWriter(tmp_path, keep=1) as writer:
+        writer.save(tensors_of(model, optimizer), {"step": 1})
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1)
+    other, other_optimizer = trained_model(model_config, seed=1)
+    checkpoint = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    checkpoint.load_into(tensors_of(other, other_optimizer))
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_training(tmp_path: Path, model_config: ModelConfig):
+    model, optimizer = trained_model(model_config)
+    (tmp_path / "checkpoints").write_text("in the way")
+    with CheckpointWriter(tmp_path, keep=1) as writer:
+        writer.save(tensors_of(model, optimizer), {"step": 1})
+        with pytest.raises(OSError, match="checkpoints"):
+            writer.wait()
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
