@@ -117,9 +117,13 @@ def test_the_nightly_script_submits_a_refresh_as_cron_would_start_it(
     # Cron gives next to nothing; the crontab's own lines give the rest.
     environment = {
         **{name: value for name, value in cluster.items() if name.startswith("RAY_")},
-        "PATH": cluster["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8",
-        "GPTMILL_CONFIG": str(tmp_path / "refresh.yaml"), "GPTMILL_WORKSPACE": str(tmp_path / "ws"),
-        "GPTMILL_PAUSE": "0", "GPTMILL_TRIES": "2",
+        "PATH": cluster["PATH"],
+        "HOME": str(tmp_path),
+        "LANG": "C.UTF-8",
+        "GPTMILL_CONFIG": str(tmp_path / "refresh.yaml"),
+        "GPTMILL_WORKSPACE": str(tmp_path / "ws"),
+        "GPTMILL_PAUSE": "0",
+        "GPTMILL_TRIES": "2",
     }
 
     def night() -> tuple[int, dict[str, Any]]:
