@@ -113,7 +113,9 @@ class Corpus:
         """
         if not self.has_table(VERSIONS):
             return []
-        rows = self.delta(VERSIONS).to_pyarrow_table().to_pylist()
+        # Of an older gptmill they lack some columns.
+        empty = dict.fromkeys(schema.VERSIONS.names)
+        rows = [empty | row for row in self.delta(VERSIONS).to_pyarrow_table().to_pylist()]
         rows.sort(key=lambda row: row["version"])
         if self.as_of and self.as_of not in {row["version"] for row in rows}:
             raise InputError(f"as_of: {self.root} has no version {self.as_of}; refresh history lists them")
@@ -137,7 +139,7 @@ class Corpus:
             return versions[-1]
         for row in versions:
             if row["version"] == version:
-                if row.get("vacuumed_at"):
+                if row["vacuumed_at"]:
                     raise InputError(
                         f"{self.root}: the files of version {version} were removed on {row['vacuumed_at']} (refresh vacuum)"
                     )

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from data_pipeline.changes import UNCHANGED
 from data_pipeline.config import RefreshConfig
 from data_pipeline.dedup.candidates import Members
 from data_pipeline.dedup.duplicates import largest_clusters
@@ -63,8 +64,10 @@ def _count_losses(unit: pa.Table, near: ray.ObjectRef) -> pa.Table:
     lost: np.ndarray = ray.get(near)
     rows = []
     for path in unit["path"].to_pylist():
-        table = read_parquet(path, ["row_id", "source", "reason"])
-        table = table.filter(pc.is_null(table["reason"]))
+        table = read_parquet(path, ["row_id", "source", "stage", "reason"])
+        # What a changed file held before is no loss, and is a part of what was read.
+        is_unchanged = pc.equal(pc.fill_null(table["stage"], ""), UNCHANGED)
+        table = table.filter(pc.or_(pc.is_null(table["reason"]), is_unchanged))
         is_lost = np.isin(table["row_id"].to_numpy(), lost).astype(np.int64)
         table = table.append_column("lost", pa.array(is_lost))
         counts = table.group_by("source").aggregate([([], "count_all"), ("lost", "sum")])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from data_pipeline.config import DedupConfig, RefreshConfig, SourceConfig
 from data_pipeline.corpus import SUPERSEDED, Corpus
@@ -18,6 +21,9 @@ from tests.data_pipeline.made_inputs import prose, reworded
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 Row = dict[str, Any]
+VERSIONS_LATER = (
+    *("kind", "restored_version", "num_superseded", "num_taken_down", "takedowns_version", "vacuumed_at"),
+)
 TEXTS = {name: prose(number, 200) for number, name in enumerate("abcdefgh")}
 
 
@@ -173,6 +179,40 @@ def test_a_file_of_the_recorded_size_and_time_is_not_read_unless_asked_to(tmp_pa
     # A file that was only touched is read, found to be the same, and taken for known.
     path.touch()
     assert not run(tmp_path).changed
+
+
+def test_a_corpus_of_an_older_gptmill_goes_on(tmp_path: Path) -> None:
+    write(tmp_path / "in/one.jsonl", **texts("abc"))
+    run(tmp_path)
+    # Its table of versions, and that of inputs, as they were before there were takedowns.
+    corpus = Corpus(tmp_path / "corpus")
+    for name, later in (
+        ("versions", [*VERSIONS_LATER]),
+        ("inputs", ["modified"]),
+    ):
+        rows = corpus.delta(name).to_pyarrow_table().drop_columns(later)
+        if name == "versions":
+            rows = rows.set_column(
+                rows.schema.get_field_index("inputs_version"), "inputs_version", pa.array([0], pa.int64())
+            )
+        shutil.rmtree(corpus.path(name))
+        write_deltalake(str(corpus.path(name)), rows)
+    assert not run(tmp_path).changed
+    write(tmp_path / "in/one.jsonl", **texts("ab"))
+    assert run(tmp_path).version["num_superseded"] == 1
+    assert sorted(kept(tmp_path)) == ["a", "b"]
+    accounted(tmp_path)
+
+
+def test_near_copies_among_few_new_rows_of_a_large_file_are_no_loss_of_the_source(tmp_path: Path) -> None:
+    rows = {str(number): prose(100 + number, 150) for number in range(60)}
+    write(tmp_path / "in/one.jsonl", **rows)
+    run(tmp_path)
+    copies = {f"copy-{number}": reworded(rows[str(number)], 1, number) for number in range(12)}
+    write(tmp_path / "in/one.jsonl", **rows, **copies)
+    source = SourceConfig(name="rows", paths=[str(tmp_path / "in")], uri_column="id")
+    result = refresh(Corpus(tmp_path / "corpus"), RefreshConfig(sources=[source]), tmp_path)
+    assert (result.version["num_kept"], result.version["num_removed"]) == (60, 12)
 
 
 def test_groups_of_files_are_committed_one_by_one(tmp_path: Path) -> None:
