@@ -235,6 +235,7 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
                 "grad_norm": record.grad_norm,
                 "tokens": record.tokens,
                 "tokens_per_second": record.tokens_per_second,
+                "seconds_per_step": record.seconds_per_step,
                 "data_wait": record.data_wait,
                 "skipped_updates": record.skipped_updates,
             }
@@ -254,11 +255,12 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
         def on_train_end(self, result: TrainResult) -> None:
             self.sender.close()
             self.journal.close()
-            if result.stopped:
+            model = self.trainer.trained
+            if result.stopped or model is None:
                 return
             export_model(
                 Path(job.model_dir),
-                self.trainer.model,
+                model,
                 self.trainer.model_config,
                 Path(job.tokenizer_json),
                 {**job.provenance, "step": result.step},
@@ -274,6 +276,8 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
                 self.sender.send(entry)
 
         def _sample(self, step: int) -> None:
+            if job.train.parallel == "fsdp":
+                return  # a forward of a sharded model takes all workers
             tokens = generate(
                 self.trainer.model,
                 [tokenizer.eot_id],

@@ -35,7 +35,8 @@ class Options:
     workspace: str = "workspace"
     """Folder that everything is kept in."""
     preset: str = "demo"
-    """Recipe to start from (demo, tiny, gpt2); the options under model and train override it."""
+    """Recipe to start from (demo, tiny, gpt1, gpt2, gpt3-small, modern-d12 ...; python -m gpt.presets lists them); the
+    options under model and train override it."""
     dataset: str = "bpe"
     """Name of the token dataset; its newest version is used."""
     name: str = ""
@@ -81,8 +82,11 @@ def main(options: Options) -> None:
 
     workspace = Workspace.open(options.workspace)
     folder = workspace.dataset(options.dataset)
-    # A name that is taken is said at once; starting Ray takes seconds.
-    _stored_run(workspace, _Plan.of(options, folder))
+    # A name that is taken, or a source that would be read too often, is said at once; starting Ray takes seconds.
+    plan = _Plan.of(options, folder)
+    _stored_run(workspace, plan)
+    if not (workspace.runs / plan.name / DONE).exists():
+        _print_reading(plan)
     with ray_session(workspace.logs / "pretrain.log"):
         pretrain(workspace, options, folder)
 
@@ -114,6 +118,18 @@ def pretrain(workspace: Workspace, options: Options, folder: Path) -> dict[str, 
         result = _train(workspace, plan, stored, shown.update)
         shown.summary = f"{plan.name}: {result['step']} steps, {result['tokens']:,} tokens, {_scores(result)}"
     return result
+
+
+def _print_reading(plan: _Plan) -> None:
+    """A table of what training will take from each source; refuses a mixture that cannot be."""
+    from data_pipeline.shards import TokenDataset
+    from gpt.order import plan_table
+    from gpt.schedule import DataSchedule
+    from workflows.console import say
+
+    data = TokenDataset(plan.folder, "train")
+    schedule = DataSchedule.of(data, plan.options.train, plan.model.context_length)
+    say(plan_table(schedule.plan, plan.model.context_length))
 
 
 def _stored_run(workspace: Workspace, plan: _Plan) -> dict[str, Any]:
@@ -236,12 +252,11 @@ def _check_same_run(plan: _Plan, stored: dict[str, Any]) -> None:
     if before != now:
         differences.append(f"data (manifest {before[:12]}, now {now[:12]})")
     for group in ("model", "train"):
-        known = stored.get(group, {})
+        # A setting that did not exist when the run began had its default's effect.
+        known = asdict(ModelConfig() if group == "model" else TrainConfig()) | stored.get(group, {})
         for key in sorted({*known, *identity[group]}):
             before, now = known.get(key), identity[group].get(key)
-            # The mixture of the sources decides what is learned; the trainer compares it in another place.
-            may_change = key in MAY_CHANGE_SILENTLY and key != "source_weights"
-            if before != now and not (group == "train" and may_change):
+            if before != now and not (group == "train" and key in MAY_CHANGE_SILENTLY):
                 differences.append(f"{group}.{key} (was {before}, now {now})")
     if differences:
         raise InputError(
