@@ -239,6 +239,7 @@ print(write_shards(corpus, corpus.at(3), found, "bpe", config, Path(out))[1].man
 """
 
 
+@pytest.mark.slow
 def test_an_old_version_is_rebuilt_to_the_same_hash_on_one_and_on_two_workers(
     corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path, ray_cluster: None
 ) -> None:
