@@ -15,7 +15,8 @@ if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def step():
     return torch.ones(8_000_000).sum()
-step()
+for _ in range(3):
+    step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     step()
@@ -31,5 +32,5 @@ def test_freed_memory_is_not_faulted_in_again():
         )
         for how in ("keep", "give back")
     }
-    assert faults["keep"] < 1000
-    assert faults["give back"] > 10 * max(1, faults["keep"])
+    # A block now and then, against one a step.
+    assert faults["keep"] < 0.2 * faults["give back"]
