@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -163,7 +164,7 @@ def _trie(tokens: dict[int, bytes], ids: dict[bytes, int], vocab_size: int) -> t
 
 
 @compiled
-def _slot(key: np.uint64, size: int) -> int:
+def _slot(key: Any, size: int) -> Any:
     return np.int64(((key * np.uint64(MIX)) >> np.uint64(20)) & np.uint64(size - 1))
 
 
@@ -192,7 +193,7 @@ def _fill_merges(table: np.ndarray, merged: np.ndarray, splits: np.ndarray) -> b
 
 
 @compiled
-def _merge(left: int, right: int, merges: np.ndarray) -> int:
+def _merge(left: Any, right: Any, merges: np.ndarray) -> Any:
     """The token that two are merged into, or NONE."""
     key = (np.uint64(left) << np.uint64(ID_BITS)) | np.uint64(right)
     slot = _slot(key, len(merges))
@@ -204,13 +205,13 @@ def _merge(left: int, right: int, merges: np.ndarray) -> int:
 
 
 @compiled
-def _holds(left: int, right: int, merges: np.ndarray, splits: np.ndarray) -> bool:
+def _holds(left: Any, right: Any, merges: np.ndarray, splits: np.ndarray) -> bool:
     """Whether the seam between two tokens holds: no merge across it comes before those that made the two.
 
     Goes back in time: the younger of the two is undone, and whatever then meets at the seam must not merge into a token
     that is older than what was undone.
     """
-    limit = np.int64(1) << 62
+    limit: Any = np.int64(1) << 62
     while True:
         token = _merge(left, right, merges)
         if token != NONE and token < limit:
@@ -230,7 +231,7 @@ def _holds(left: int, right: int, merges: np.ndarray, splits: np.ndarray) -> boo
 
 
 @compiled
-def _seam_holds(left: int, right: int, merges: np.ndarray, splits: np.ndarray, seams: np.ndarray) -> bool:
+def _seam_holds(left: Any, right: Any, merges: np.ndarray, splits: np.ndarray, seams: np.ndarray) -> bool:
     """`_holds`, remembered for the pairs seen last: in scripts without spaces most of the time goes there."""
     key = (np.uint64(left) << np.uint64(ID_BITS)) | np.uint64(right)
     slot = _slot(key, len(seams))
@@ -243,8 +244,8 @@ def _seam_holds(left: int, right: int, merges: np.ndarray, splits: np.ndarray, s
 
 @compiled
 def _longest(
-    data: np.ndarray, position: int, stop: int, roots: np.ndarray, edges: np.ndarray, vocab_size: int
-) -> int:
+    data: np.ndarray, position: Any, stop: Any, roots: np.ndarray, edges: np.ndarray, vocab_size: int
+) -> Any:
     """The longest token that the bytes at a position begin with."""
     found = roots[data[position]]
     node = np.uint64(found)
@@ -302,7 +303,7 @@ def _run(data: np.ndarray, position: int, stop: int, flags: np.ndarray, mask: in
 
 
 @compiled
-def next_piece(data: np.ndarray, start: int, stop: int, flags: np.ndarray) -> int:
+def next_piece(data: np.ndarray, start: Any, stop: Any, flags: np.ndarray) -> Any:
     """End of the piece of tokenizer.PATTERN that begins at `start`; its alternatives in their order."""
     flag, length = _flag(data, start, stop, flags)
     behind = start + length
@@ -377,11 +378,12 @@ def _encode_rows(
     ends = np.zeros(len(offsets), np.int64)
     vocab_size = len(lengths)
     seams = np.zeros(NUM_SEAMS, np.uint64)
-    size = 0
+    size: Any = 0
     for row in range(len(offsets) - 1):
         out[size] = eot_id
         size += 1
-        start, stop = np.int64(offsets[row]), np.int64(offsets[row + 1])
+        start: Any = np.int64(offsets[row])
+        stop: Any = np.int64(offsets[row + 1])
         while start < stop:
             end = next_piece(data, start, stop, flags)
             piece += 1
@@ -389,7 +391,7 @@ def _encode_rows(
                 given_up[:] = 0
                 piece = 1
             first, position = size, start
-            token = _longest(data, position, end, roots, edges, vocab_size)
+            token: Any = _longest(data, position, end, roots, edges, vocab_size)
             while position < end:
                 reach = position + lengths[token]
                 if given_up[reach - start] != piece and (

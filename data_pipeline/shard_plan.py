@@ -247,7 +247,7 @@ def _cut(
     sums = {name: np.add.reduceat(values, starts) for name, values in cells.items()}
     filled = sums["docs"] > 0
     source, split, version = first
-    shards = []
+    shards: list[PlannedShard] = []
     for index in np.flatnonzero(filled):
         docs, chars, high, low = (int(sums[name][index]) for name in _AMOUNTS)
         content = {

@@ -15,8 +15,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ class TokenStream:
             for index in range(len(self.shards)):
                 self._map(index)
 
-    @property
+    @cached_property
     def doc_starts(self) -> np.ndarray:
         """int64 positions at which the documents begin."""
         starts = [self._map(index).doc_starts + self.starts[index] for index in range(len(self.shards))]
@@ -209,10 +210,22 @@ class TokenStream:
             filled += len(piece)
         return out
 
+    def read_rows(self, starts: np.ndarray, rows: np.ndarray) -> None:
+        """Fill row i, [len(starts), length], with the tokens from starts[i] on; faster than `read` for many."""
+        length = rows.shape[1]
+        if len(starts) and (starts.min() < 0 or starts.max() + length > self.num_tokens):
+            raise IndexError(f"rows of {length} tokens beyond a stream of {self.num_tokens}")
+        shards = np.searchsorted(self.starts, starts, side="right") - 1
+        for shard in np.unique(shards).tolist():
+            places = np.flatnonzero(shards == shard)
+            for place in self._map(shard).fill(starts[places] - self.starts[shard], rows, places):
+                rows[place] = self.read(int(starts[place]), length)
+
     def shards_at(self, start: np.ndarray, length: int) -> np.ndarray:
         """Indexes of the shards that windows of a length touch, in the order of the windows, each once."""
         first = np.searchsorted(self.starts, start, side="right") - 1
-        last = np.searchsorted(self.starts, start + length - 1, side="right") - 1
+        end = np.minimum(start + length, self.num_tokens) - 1
+        last = np.searchsorted(self.starts, end, side="right") - 1
         touched = np.stack([first, last], axis=1).ravel()
         _, places = np.unique(touched, return_index=True)
         return touched[np.sort(places)]
@@ -248,6 +261,18 @@ class _Mapped:
             )
         starts = [offsets + start for (_, offsets), start in zip(chunks, self._starts, strict=False)]
         self.doc_starts = np.concatenate(starts) if starts else np.zeros(0, np.int64)
+
+    def fill(self, starts: np.ndarray, rows: np.ndarray, places: np.ndarray) -> Iterator[int]:
+        """Fill rows[places[i]] with the tokens from starts[i] on; gives those places whose row is not within one record batch."""
+        length = rows.shape[1]
+        chunks = np.searchsorted(self._starts, starts, side="right") - 1
+        offsets = starts - self._starts[chunks]
+        for place, chunk, offset in zip(places.tolist(), chunks.tolist(), offsets.tolist(), strict=True):
+            view = self._chunks[chunk][offset : offset + length]
+            if len(view) == length:
+                rows[place] = view
+            else:
+                yield place
 
     def read(self, start: int, length: int) -> np.ndarray:
         """A view of the tokens from `start`, as far as their record batch reaches."""

@@ -3,10 +3,13 @@
     run/checkpoints/step_00000100/
         model.safetensors       weights, by parameter name
         optimizer.safetensors   moments, as `parameter name.moment`
-        state.json              step, samples_consumed, configurations, fingerprints, sha256 of the two files above
+        average.safetensors     moving average of the weights, where one is kept
+        state.json              step, samples_consumed, configurations, fingerprints, sha256 of the files above
 
 A folder is written under a `.tmp-` name, flushed to disk, then renamed. Nothing is pickled. No random state is saved:
 dropout is seeded from (seed, step, worker, micro-batch) and the order of the data is a function of samples_consumed.
+A sharded model (FSDP) writes `sharded/*.safetensors` instead, a file a worker, through torch.distributed.checkpoint;
+any number of workers, sharded or not, can go on from either form.
 """
 
 from __future__ import annotations
@@ -17,26 +20,38 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from data_pipeline.shards import canonical_json, file_sha256
 from gpt.config import ConfigError, ModelConfig
 from gpt.model import GPT
+from gpt.optim import fresh_state
 
 CHECKPOINT_FORMAT = 1
 MODEL_FORMAT = 1
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.safetensors", "state.json"
+SHARDED_FOLDER = "sharded"
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
 
 logger = logging.getLogger(__name__)
+
+# Tensors of a training by part ("model", "optimizer", "average") and name; each part is a file.
+TrainingTensors = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -48,10 +63,44 @@ class Checkpoint:
     state: dict[str, Any]
     """Content of state.json."""
 
-    def restore(self, model: GPT, optimizer: torch.optim.Optimizer) -> None:
-        """Load weights and moments in place."""
-        model.load_state_dict(load_file(self.path / MODEL_FILE))
-        _load_optimizer(model, optimizer, load_file(self.path / OPTIMIZER_FILE))
+    def load_into(self, tensors: TrainingTensors) -> None:
+        """Copy the stored values into these tensors; whole or sharded, whatever they were when they were stored.
+
+        Raises:
+            ValueError: a part or a tensor that the checkpoint lacks, or of another shape.
+        """
+        if (self.path / SHARDED_FOLDER).is_dir():
+            flat = {
+                f"{part}/{name}": tensor.detach()
+                for part, named in tensors.items()
+                for name, tensor in named.items()
+            }
+            reader = HuggingFaceStorageReader(str(self.path / SHARDED_FOLDER))
+            with warnings.catch_warnings():
+                # That it loads in one process is meant so, where there is one.
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+                dcp.load(flat, storage_reader=reader, no_dist=not dist.is_initialized())
+            return
+        for part, named in tensors.items():
+            stored = load_file(self.path / f"{part}.safetensors")
+            if stored.keys() != named.keys():
+                names = ", ".join(sorted(stored.keys() ^ named.keys())[:3])
+                raise ValueError(f"{self.path}: {part} holds other tensors than this training: {names}")
+            with torch.no_grad():
+                for name, tensor in named.items():
+                    _copy(stored[name], tensor)
+
+
+def _copy(stored: Tensor, tensor: Tensor) -> None:
+    if stored.shape != tensor.shape:
+        raise ValueError(
+            f"a stored tensor is {tuple(stored.shape)}, this training's is {tuple(tensor.shape)}"
+        )
+    if isinstance(tensor, DTensor):
+        stored = distribute_tensor(
+            stored.to(tensor.device), tensor.device_mesh, tensor.placements, src_data_rank=None
+        )
+    tensor.copy_(stored)
 
 
 def checkpoints_folder(run_dir: Path) -> Path:
@@ -64,33 +113,141 @@ def checkpoint_path(run_dir: Path, step: int) -> Path:
     return checkpoints_folder(run_dir) / f"step_{step:08d}"
 
 
-def save_checkpoint(
-    run_dir: Path, model: GPT, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, keep: int
-) -> Path:
-    """Write the checkpoint of `state["step"]` and drop all but the newest `keep`. For one worker to call.
+class CheckpointWriter:
+    """Writes the checkpoints of a run, one at a time; in the background where asked and possible.
+
+    Every worker has one and calls the same methods at the same steps; rank 0 writes, of a sharded model each worker
+    its part. What is written in the background was copied before (pinned memory on a GPU), so training goes on.
 
     Args:
         run_dir: folder of the run.
-        model: the model itself, not its DDP wrapper.
-        optimizer: the optimizer over its parameters.
-        state: plain JSON values; must hold "step".
-        keep: checkpoints to keep, this one included.
+        keep: newest checkpoints to keep.
+        keep_every: those of steps that this divides are kept, too; 0 = none.
+        in_background: write in a thread. Sharded checkpoints are written by all workers together, at once.
+        is_main: whether this worker is rank 0.
     """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        keep: int,
+        keep_every: int = 0,
+        in_background: bool = True,
+        is_main: bool = True,
+    ) -> None:
+        self.run_dir, self.keep, self.keep_every, self.is_main = run_dir, keep, keep_every, is_main
+        self._thread = ThreadPoolExecutor(1, "checkpoint-writer") if in_background and is_main else None
+        self._writing: Future[None] | None = None
+
+    def save(self, tensors: TrainingTensors, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint of `state["step"]`, once the one before is written.
+
+        Args:
+            tensors: of the training.
+            state: plain JSON values; must hold "step".
+        """
+        self.wait()
+        if any(isinstance(tensor, DTensor) for named in tensors.values() for tensor in named.values()):
+            self._write_sharded(tensors, state)
+        elif self.is_main:
+            copies = {part: _copied(named) for part, named in tensors.items()}
+            if self._thread is None:
+                self._write(copies, state)
+            else:
+                self._writing = self._thread.submit(self._write, copies, state)
+
+    def wait(self) -> None:
+        """Return when what was saved is on disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what is being written, whether it succeeds or not."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)
+
+    def _write(self, tensors: TrainingTensors, state: Mapping[str, Any]) -> None:
+        with _partial_checkpoint(self.run_dir, state["step"]) as partial:
+            for part, named in tensors.items():
+                save_file(dict(named), partial / f"{part}.safetensors")
+            _write_state(partial, state)
+        self._drop_old()
+
+    def _write_sharded(self, tensors: TrainingTensors, state: Mapping[str, Any]) -> None:
+        """All workers together: each writes its shards, rank 0 the rest."""
+        flat = {f"{part}/{name}": tensor for part, named in tensors.items() for name, tensor in named.items()}
+        # One name for all workers, which have other process ids.
+        folder = checkpoints_folder(self.run_dir) / f".tmp-sharded-{state['step']}"
+        if self.is_main:
+            _remove(folder.parent, ".tmp-sharded-*")
+            folder.mkdir(parents=True)
+        dist.barrier()
+        dcp.save(flat, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        dist.barrier()
+        if self.is_main:
+            with _partial_checkpoint(self.run_dir, state["step"]) as partial:
+                folder.rename(partial / SHARDED_FOLDER)
+                _write_state(partial, state)
+            self._drop_old()
+        dist.barrier()
+
+    def _drop_old(self) -> None:
+        for old in _by_step(checkpoints_folder(self.run_dir))[self.keep :]:
+            step = int(old.name.removeprefix("step_"))
+            if not self.keep_every or step % self.keep_every:
+                shutil.rmtree(old)
+
+
+def _remove(folder: Path, *patterns: str) -> None:
+    """Remove what a kill left half written."""
+    for pattern in patterns:
+        for leftover in folder.glob(pattern):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _partial_checkpoint(run_dir: Path, step: int) -> Iterator[Path]:
+    """A folder that becomes the checkpoint of the step; what a kill left of others is removed."""
     folder = checkpoints_folder(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    path = checkpoint_path(run_dir, state["step"])
-    with atomic_folder(path) as partial:
-        save_file(_to_cpu(model.state_dict()), partial / MODEL_FILE)
-        save_file(_to_cpu(_optimizer_tensors(model, optimizer)), partial / OPTIMIZER_FILE)
-        hashes = {name: file_sha256(partial / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
-        content = {"format_version": CHECKPOINT_FORMAT, **state, "files": hashes}
-        content["state_hash"] = hashlib.sha256(canonical_json(content)).hexdigest()
-        (partial / STATE_FILE).write_text(json.dumps(content, indent=2), encoding="utf-8")
-    for old in _by_step(folder)[keep:]:
-        shutil.rmtree(old)
-    return path
+    _remove(folder, ".tmp-step*", ".tmp-old-*")
+    with atomic_folder(checkpoint_path(run_dir, step)) as partial:
+        yield partial
+
+
+def _write_state(partial: Path, state: Mapping[str, Any]) -> None:
+    """state.json, with the hashes of the files that are there."""
+    files = sorted(path for path in partial.rglob("*") if path.is_file())
+    hashes = {path.relative_to(partial).as_posix(): file_sha256(path) for path in files}
+    content = {"format_version": CHECKPOINT_FORMAT, **state, "files": hashes}
+    content["state_hash"] = hashlib.sha256(canonical_json(content)).hexdigest()
+    (partial / STATE_FILE).write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in the host's memory, pinned where they come from a GPU, that later steps do not change."""
+    copies = {}
+    for name, tensor in tensors.items():
+        pinned = tensor.device.type == "cuda"
+        copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+        copies[name].copy_(tensor.detach(), non_blocking=pinned)
+    if any(tensor.device.type == "cuda" for tensor in tensors.values()):
+        torch.cuda.synchronize()
+    return copies
 
 
 def latest_checkpoint(run_dir: Path) -> Checkpoint | None:
@@ -199,7 +356,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        for file in partial.iterdir():
+        for file in partial.rglob("*"):
             _fsync(file)
         _fsync(partial)
         if path.exists():
@@ -238,24 +395,25 @@ def _to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _optimizer_tensors(model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Optimizer state flattened to `parameter name.key`; names, unlike torch's indices, survive regrouping."""
+def optimizer_tensors(
+    model: GPT, optimizers: Iterable[torch.optim.Optimizer], *, create: bool = False
+) -> dict[str, Tensor]:
+    """State of the optimizers by `parameter name.key`; names, unlike torch's indices, survive regrouping.
+
+    Args:
+        model: whose parameters they update.
+        optimizers: each parameter is in one.
+        create: first bring state to life that has not been needed yet, so that there is something to load into.
+    """
+    state_of = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if create and not optimizer.state[parameter]:
+                    optimizer.state[parameter].update(fresh_state(optimizer, parameter))
+                state_of[id(parameter)] = optimizer.state[parameter]
     return {
         f"{name}.{key}": value
         for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
+        for key, value in state_of.get(id(parameter), {}).items()
     }
-
-
-def _load_optimizer(model: GPT, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Undo `_optimizer_tensors`; torch's own load_state_dict casts and places the values."""
-    index_of = {
-        id(parameter): index
-        for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"])
-    }
-    parameters = dict(model.named_parameters())
-    state: dict[int, dict[str, Tensor]] = {}
-    for full_name, tensor in tensors.items():
-        name, key = full_name.rsplit(".", 1)
-        state.setdefault(index_of[id(parameters[name])], {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt.checkpoint import read_model_folder, write_model_folder
-from gpt.config import ConfigError, ModelConfig, Precision
+from gpt.config import ConfigError, ModelConfig, Precision, TrainConfig
 from gpt.model import GPT, IGNORE_INDEX, token_losses
-from gpt.optim import build_optimizer
+from gpt.optim import build_optimizers
 from gpt.order import hash_key, permute
 
 
@@ -158,7 +158,7 @@ class Classifier(nn.Module):
 
     def forward(self, tokens_BT: Tensor, last_B: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits [B, C] and the hidden states [B, T, D] they come from."""
-        x_BTD = self.gpt.hidden_states(tokens_BT)
+        x_BTD = self.gpt.hidden(tokens_BT)
         rows_B = torch.arange(len(last_B), device=last_B.device)
         return self.head(self.dropout(x_BTD[rows_B, last_B])), x_BTD
 
@@ -225,8 +225,10 @@ def fine_tune(
         dropout=config.dropout,
         max_length=config.max_length,
     )
-    optimizer = build_optimizer(
-        classifier, learning_rate=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999)
+    roles = {f"gpt.{name}": role for name, role in gpt.parameter_roles().items()}
+    settings = TrainConfig(lr=config.lr, weight_decay=config.weight_decay, beta1=0.9, beta2=0.999)
+    (optimizer,) = build_optimizers(
+        classifier, roles | {"head.weight": "head", "head.bias": "vector"}, settings
     )
     steps_per_epoch = -(-len(train) // config.batch_size)
     num_steps = config.epochs * steps_per_epoch

@@ -10,8 +10,9 @@ document ends is part of the code length. (nanochat leaves them out.)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from data_pipeline.shards import TokenDataset, TokenStream
+from gpt.losses import chunked_losses
 from gpt.model import GPT, IGNORE_INDEX
 
 ALL_SOURCES = "all"
@@ -38,7 +40,7 @@ class Score:
     """UTF-8 bytes of those tokens."""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate_bits_per_byte(
     model: GPT,
     dataset: TokenDataset,
@@ -51,6 +53,7 @@ def evaluate_bits_per_byte(
     autocast: bool = False,
     rank: int = 0,
     world_size: int = 1,
+    in_lockstep: bool = False,
 ) -> dict[str, Score]:
     """Score each source of a dataset on its first tokens, in windows that do not overlap.
 
@@ -64,6 +67,7 @@ def evaluate_bits_per_byte(
         device: None = the model's.
         autocast: bf16 matrix products.
         rank, world_size: batches are dealt to the workers and the sums added up (torch.distributed).
+        in_lockstep: all workers run the same number of forwards, as a sharded model needs.
 
     Returns:
         Score by source name and, under "all", over the tokens of all sources; empty for an empty dataset.
@@ -76,13 +80,23 @@ def evaluate_bits_per_byte(
     was_training = model.training
     model.eval()
     # Whole batches are dealt, so each has the same shape, and the same rounding, whoever computes it.
-    for number, (source, window_BT) in enumerate(_batches(dataset, context_length, max_tokens, batch_size)):
-        if number % world_size != rank:
+    for group in _grouped(_batches(dataset, context_length, max_tokens, batch_size), world_size):
+        if rank >= len(group) and not in_lockstep:
             continue
+        source, window_BT = group[min(rank, len(group) - 1)]
         window_BT = window_BT.to(device)
         tokens_BT, targets_BT = window_BT[:, :-1].clamp(min=0), window_BT[:, 1:]
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            nll_BT = model(tokens_BT, targets_BT)
+            hidden_BTD = model.hidden(tokens_BT)
+            _, nll_BT = chunked_losses(
+                hidden_BTD,
+                model.head_weight,
+                targets_BT,
+                vocab_size=model.config.vocab_size,
+                soft_cap=model.config.logit_soft_cap,
+            )
+        if rank >= len(group):
+            continue
         targets = targets_BT[targets_BT != IGNORE_INDEX]
         sums[source, 0] += nll_BT.double().sum()
         sums[source, 1] += targets.numel()
@@ -91,6 +105,13 @@ def evaluate_bits_per_byte(
     if world_size > 1:
         dist.all_reduce(sums)
     return _scores(dict(zip(dataset.streams, sums.tolist(), strict=True)))
+
+
+def _grouped(batches: Iterable[tuple[int, Tensor]], size: int) -> Iterator[list[tuple[int, Tensor]]]:
+    """Lists of `size` in a row, the last may be shorter (itertools.batched, of Python 3.12)."""
+    iterator = iter(batches)
+    while group := list(islice(iterator, size)):
+        yield group
 
 
 def _batches(

@@ -41,6 +41,8 @@ class StepRecord:
     """Sequences trained on since the start of the run."""
     tokens_per_second: float
     """Over all workers, without evaluations and checkpoints."""
+    seconds_per_step: float
+    """Wall-clock time of a step, the wait for data included."""
     data_wait: float
     """Share of the step time spent waiting for data, mean over the workers."""
     mfu: float | None
@@ -100,7 +102,10 @@ class Callback:
         """After each evaluation, the one at step 0 included."""
 
     def on_checkpoint(self, step: int, path: Path, final: bool) -> None:
-        """A checkpoint is complete on disk; `final` for the last of this run or of a stopped part of it."""
+        """A checkpoint is complete on disk; `final` for the last of this run or of a stopped part of it.
+
+        One that is written in the background is told of when the next begins or training ends.
+        """
 
     def on_train_end(self, result: TrainResult) -> None:
         """Training is over or was stopped; not called after an error."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple
@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipeline.shards import TokenDataset
+from gpt.batches import BatchSchedule
 from gpt.model import IGNORE_INDEX
 from gpt.order import SampleOrder
+from gpt.windows import Windows
 
 # Shards of an object store are fetched in the order in which so many steps want them, then the others.
 STEPS_AHEAD = 256
@@ -35,9 +36,11 @@ class MicroBatch(NamedTuple):
     tokens_BT: Tensor
     """Token ids, int64."""
     targets_BT: Tensor
-    """The token after each, int64; IGNORE_INDEX in padding rows."""
+    """The token after each, int64; IGNORE_INDEX in padding."""
     source_B: Tensor
     """Index into the order's `sources`, int64."""
+    documents_BT: Tensor | None
+    """Number of each token's document in its row, int64 from 0; None unless asked for."""
 
 
 @dataclass(frozen=True)
@@ -55,51 +58,65 @@ class StepBatch:
 
 
 class _Rows(NamedTuple):
-    """Host side of a StepBatch."""
+    """Host side of a StepBatch; the shards' unsigned types, 2 bytes a token where the vocabulary fits."""
 
     start_sample: int
-    windows: Tensor  # [R, T + 1], the shards' unsigned type
-    source: Tensor  # [R]
-    num_real: int  # rows that are not padding; they come first
+    rows: Tensor  # [R, row_width]
+    num_targets: Tensor  # [R], int64; 0 for padding rows
+    source: Tensor  # [R], int64
+    documents: Tensor | None  # [R, T], uint16
+    num_valid_tokens: int
+
+
+def reads_ahead(
+    windows: Mapping[str, Windows], order: SampleOrder, batches: BatchSchedule, start_step: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(source, positions in its stream) of what the first steps read, all workers' rows."""
+    for step in range(start_step, start_step + STEPS_AHEAD):
+        source, window = order.samples(batches.start(step), batches.size(step))
+        for index in np.unique(source):
+            name = order.sources[index]
+            yield name, windows[name].positions(window[source == index])
 
 
 class BatchLoader:
     """Iterates over steps, for ever; use it as a context manager, or call close().
 
     Args:
-        dataset: the training split.
-        order: which window is which sample; its sources are those of the dataset.
-        batch_size: rows of a global batch.
+        windows: of each source, by its name.
+        order: which window is which sample; its sources are those of the windows.
+        batches: sizes of the global batches.
         rank, world_size: this worker, and how many there are.
         micro_batch_size: rows of one forward; 0 = all of this worker's rows. The last one may be shorter.
         device: where batches go.
-        start_sample: first sample to yield; on resume, `samples_consumed`.
+        start_step: first step to yield.
+        with_documents: also tell which tokens belong to one document.
     """
 
     def __init__(
         self,
-        dataset: TokenDataset,
+        windows: Mapping[str, Windows],
         order: SampleOrder,
+        batches: BatchSchedule,
+        dtype: np.dtype,
         *,
-        batch_size: int,
         rank: int = 0,
         world_size: int = 1,
         micro_batch_size: int = 0,
         device: torch.device | str = "cpu",
-        start_sample: int = 0,
+        start_step: int = 0,
+        with_documents: bool = False,
     ) -> None:
-        assert tuple(dataset.streams) == order.sources
+        assert tuple(windows) == order.sources
         assert 0 <= rank < world_size
-        self.order = order
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
+        self.order, self.batches = order, batches
+        self.rank, self.world_size = rank, world_size
+        self.micro_batch_size = micro_batch_size
         self.device = torch.device(device)
-        self.num_rows = -(-batch_size // world_size)
-        self.micro_batch_size = micro_batch_size or self.num_rows
-        self._streams = [dataset.streams[source] for source in order.sources]
-        self._start_sample = start_sample
-        dataset.fetch_ahead(self._reads(), order.context_length + 1)
+        self._windows = [windows[source] for source in order.sources]
+        self._dtype = dtype
+        self._with_documents = with_documents
+        self._start_step = start_step
         self._queue: queue.Queue[_Rows | BaseException] = queue.Queue(maxsize=2)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._produce, name="batch-loader", daemon=True)
@@ -123,7 +140,7 @@ class BatchLoader:
         return StepBatch(
             start_sample=rows.start_sample,
             micro_batches=self._to_device(rows),
-            num_valid_tokens=self.batch_size * self.order.context_length,
+            num_valid_tokens=rows.num_valid_tokens,
             wait_seconds=time.perf_counter() - began,
         )
 
@@ -141,10 +158,10 @@ class BatchLoader:
         self._thread.join()
 
     def _produce(self) -> None:
-        sample = self._start_sample
+        step = self._start_step
         try:
-            while self._put(self._read(sample)):
-                sample += self.batch_size
+            while self._put(self._read(step)):
+                step += 1
         except BaseException as error:
             self._put(error)
 
@@ -158,39 +175,71 @@ class BatchLoader:
                 continue
         return False
 
-    def _reads(self) -> Iterator[tuple[str, np.ndarray]]:
-        """(source, positions) of what the first steps will read, all workers' rows."""
-        for step in range(STEPS_AHEAD):
-            source, window = self.order.samples(self._start_sample + step * self.batch_size, self.batch_size)
-            for index in np.unique(source):
-                yield self.order.sources[index], window[source == index] * self.order.context_length
+    def _read(self, step: int) -> _Rows:
+        """This worker's rows of a step's global batch."""
+        start, size = self.batches.start(step), self.batches.size(step)
+        source, window = self.order.samples(start, size)
+        num_targets = np.empty(size, np.int64)
+        for i, windows in enumerate(self._windows):
+            num_targets[source == i] = windows.num_targets(window[source == i])
+        num_rows = -(-size // self.world_size)
+        own = slice(self.rank, None, self.world_size)
+        rows, documents = self._read_windows(source[own], window[own], num_rows)
+        padding = (0, num_rows - len(source[own]))
+        return _Rows(
+            start,
+            self._pinned(rows),
+            self._pinned(np.pad(num_targets[own], padding)),
+            self._pinned(np.pad(source[own], padding)),
+            None if documents is None else self._pinned(documents),
+            int(num_targets.sum()),
+        )
 
-    def _read(self, start_sample: int) -> _Rows:
-        """This worker's rows of the global batch that begins at `start_sample`."""
-        source, window = self.order.samples(start_sample, self.batch_size)
-        source, window = source[self.rank :: self.world_size], window[self.rank :: self.world_size]
+    def _read_windows(
+        self, source: np.ndarray, window: np.ndarray, num_rows: int
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Rows and documents of these windows, zeros in the rows after them."""
+        rows = np.empty((num_rows, self._windows[0].row_width), self._dtype)
+        documents = (
+            np.zeros((num_rows, self.order.context_length), np.uint16) if self._with_documents else None
+        )
+        rows[len(source) :] = 0
+        for i in np.unique(source):
+            places = np.flatnonzero(source == i)
+            if len(places) == num_rows:
+                self._windows[i].read(window, rows, documents)
+                continue
+            part = np.empty((len(places), rows.shape[1]), self._dtype)
+            part_documents = None if documents is None else documents[places]
+            self._windows[i].read(window[places], part, part_documents)
+            rows[places] = part
+            if documents is not None and part_documents is not None:
+                documents[places] = part_documents
+        return rows, documents
+
+    def _pinned(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+    def _to_device(self, host: _Rows) -> list[MicroBatch]:
+        """Copy as the shards hold it and widen on the device."""
         context_length = self.order.context_length
-        windows = np.zeros((self.num_rows, context_length + 1), self._streams[0].dtype)
-        for row, (i, w) in enumerate(zip(source, window, strict=True)):
-            windows[row] = self._streams[i].read(int(w) * context_length, context_length + 1)
-        padded_source = np.zeros(self.num_rows, np.int64)
-        padded_source[: len(source)] = source
-        rows = _Rows(start_sample, torch.from_numpy(windows), torch.from_numpy(padded_source), len(source))
-        if self.device.type == "cuda":
-            rows = rows._replace(windows=rows.windows.pin_memory(), source=rows.source.pin_memory())
-        return rows
-
-    def _to_device(self, rows: _Rows) -> list[MicroBatch]:
-        """Copy as the shards hold it, 2 bytes a token where the vocabulary fits, and widen on the device."""
-        windows = rows.windows.to(self.device, non_blocking=True).to(torch.int64)
-        source = rows.source.to(self.device, non_blocking=True)
-        tokens, targets = windows[:, :-1], windows[:, 1:].clone()
-        targets[rows.num_real :] = IGNORE_INDEX
+        rows, num_targets, source = (
+            tensor.to(self.device, non_blocking=True) for tensor in (host.rows, host.num_targets, host.source)
+        )
+        rows = rows.to(torch.int64)
+        is_padding = torch.arange(context_length, device=self.device) >= num_targets[:, None]
+        targets = rows[:, -context_length:].masked_fill(is_padding, IGNORE_INDEX)
+        documents = host.documents
+        if documents is not None:
+            documents = documents.to(self.device, non_blocking=True).to(torch.int64)
+        size = self.micro_batch_size or len(rows)
         return [
-            MicroBatch(tokens[i : i + self.micro_batch_size], targets[i : i + self.micro_batch_size], part)
-            for i, part in zip(
-                range(0, self.num_rows, self.micro_batch_size),
-                source.split(self.micro_batch_size),
-                strict=True,
+            MicroBatch(
+                rows[here, :context_length],
+                targets[here],
+                source[here],
+                None if documents is None else documents[here],
             )
+            for here in (slice(i, i + size) for i in range(0, len(rows), size))
         ]

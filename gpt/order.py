@@ -5,7 +5,8 @@ Glossary:
     window   window w of a source is tokens [w * T, w * T + T + 1) of its stream, T = context_length. Windows share
              one token, so that every token but the first is a target exactly once an epoch.
     draw     the how-manieth sample of its source a sample is: draw d is in epoch d // windows.
-    block    BLOCK consecutive samples, in which each source has a fixed count.
+    block    BLOCK consecutive samples of a stage, in which each source has a fixed count.
+    stage    a stretch of training with one mixture of the sources; blocks are counted from its first sample.
 
 A sample becomes a window in two steps: sample -> (source, draw) by the mixture, draw -> window by a permutation
 keyed with (seed, source, epoch). The scheme is Levanter's (block-deterministic mixture over a Feistel permutation)
@@ -14,9 +15,11 @@ with a round function that mixes: `tests/gpt/test_order.py` shows what a weak on
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -98,7 +101,7 @@ class SourcePlan:
     source: str
     """Name of the source."""
     weight: float
-    """Its share of the mixture."""
+    """Its share of the mixture that training begins with."""
     num_windows: int
     """Windows it has."""
     num_samples: int
@@ -110,6 +113,17 @@ class SourcePlan:
         return self.num_samples / self.num_windows if self.num_windows else 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """A stretch of samples drawn by the same weights."""
+
+    number: int
+    start: int  # its first sample
+    stop: float  # the first sample after it
+    weights: np.ndarray
+    drawn: np.ndarray  # draws of each source before it
+
+
 class SampleOrder:
     """The training order: sample -> (source, window).
 
@@ -118,6 +132,8 @@ class SampleOrder:
         weights: share of each source, None for proportional to windows; any positive scale.
         seed: another seed, another order.
         context_length: only named in the fingerprint, since window numbers mean nothing without it.
+        later_weights: other weights from a sample on: (first sample, weights), in order.
+        packing: only named in the fingerprint; how windows were cut from the documents.
 
     Raises:
         ConfigError: weights that name other sources than there are, or give weight to an empty one.
@@ -129,32 +145,44 @@ class SampleOrder:
         weights: Mapping[str, float] | None,
         seed: int,
         context_length: int,
+        later_weights: Sequence[tuple[int, Mapping[str, float]]] = (),
+        packing: str = "contiguous",
     ) -> None:
         self.sources: tuple[str, ...] = tuple(sorted(windows_per_source))
         self.num_windows = np.array([windows_per_source[source] for source in self.sources], np.int64)
         self.weights = self._normalised(weights)
         self.seed = seed
         self.context_length = context_length
+        self.packing = packing
+        self._stages = [_Stage(0, 0, math.inf, self.weights, np.zeros(len(self.sources), np.int64))]
         # A batch or two lies in one block: keep the last few.
         self._block = lru_cache(maxsize=4)(self._make_block)
+        for start, stage_weights in later_weights:
+            self._add_stage(start, self._normalised(stage_weights))
 
     def samples(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Samples [start, start + count) as (index into `sources`, window index), two int64 arrays."""
-        sample = np.arange(start, start + count, dtype=np.int64)
-        source, draw = np.empty_like(sample), np.empty_like(sample)
-        for block in range(start // BLOCK, -(-(start + count) // BLOCK)):
-            inside = sample // BLOCK == block
-            block_source, block_draw = self._block(block)
-            source[inside] = block_source[sample[inside] % BLOCK]
-            draw[inside] = block_draw[sample[inside] % BLOCK]
+        source, draw = np.empty(count, np.int64), np.empty(count, np.int64)
+        position = start
+        while position < start + count:
+            stage = self._stage_of(position)
+            block, inside = divmod(position - stage.start, BLOCK)
+            stop = int(min(start + count, stage.stop, stage.start + (block + 1) * BLOCK))
+            block_source, block_draw = self._block(stage.number, block)
+            here = slice(inside, inside + stop - position)
+            source[position - start : stop - start] = block_source[here]
+            draw[position - start : stop - start] = block_draw[here]
+            position = stop
         return source, self._windows(source, draw)
 
     def counts(self, num_samples: int) -> np.ndarray:
         """How many of the first `num_samples` samples each source has, in the order of `sources`."""
-        block, rest = divmod(num_samples, BLOCK)
-        counts = apportion(self.weights, block * BLOCK)
+        stage = self._stage_of(max(0, num_samples - 1))
+        block, rest = divmod(num_samples - stage.start, BLOCK)
+        counts = stage.drawn + apportion(stage.weights, block * BLOCK)
         if rest:
-            counts += np.bincount(self._block(block)[0][:rest], minlength=len(self.sources))
+            sources = self._block(stage.number, block)[0][:rest]
+            counts += np.bincount(sources, minlength=len(self.sources))
         return counts
 
     def plan(self, num_samples: int, max_epochs: float | None = None) -> list[SourcePlan]:
@@ -179,17 +207,39 @@ class SampleOrder:
 
     def state(self) -> dict[str, Any]:
         """Everything the order depends on, as plain JSON; equal states give equal orders."""
+        stages = [
+            {"from_sample": stage.start, "weights": self._by_source(stage.weights)}
+            for stage in self._stages[1:]
+        ]
+        # Not named where there are none, so that an order keeps the fingerprint it had before there were stages.
+        optional: dict[str, Any] = {"stages": stages} if stages else {}
+        if self.packing != "contiguous":
+            optional["packing"] = self.packing
         return {
             "version": ORDER_VERSION,
             "seed": self.seed,
             "context_length": self.context_length,
             "num_windows": dict(zip(self.sources, self.num_windows.tolist(), strict=True)),
-            "weights": dict(zip(self.sources, self.weights.tolist(), strict=True)),
+            "weights": self._by_source(self.weights),
+            **optional,
         }
 
     def fingerprint(self) -> str:
         """sha256 of `state()`."""
         return hashlib.sha256(json.dumps(self.state(), sort_keys=True).encode("utf-8")).hexdigest()
+
+    def _by_source(self, values: np.ndarray) -> dict[str, float]:
+        return dict(zip(self.sources, values.tolist(), strict=True))
+
+    def _stage_of(self, sample: int) -> _Stage:
+        return next(stage for stage in reversed(self._stages) if sample >= stage.start)
+
+    def _add_stage(self, start: int, weights: np.ndarray) -> None:
+        last = self._stages[-1]
+        assert start > last.start, "stages go by sample"
+        drawn = self.counts(start)
+        self._stages[-1] = dataclasses.replace(last, stop=start)
+        self._stages.append(_Stage(last.number + 1, start, math.inf, weights, drawn))
 
     def _normalised(self, weights: Mapping[str, float] | None) -> np.ndarray:
         if not self.num_windows.sum():
@@ -214,27 +264,45 @@ class SampleOrder:
                 )
         return values / values.sum()
 
-    def _make_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """(source, draw) of the BLOCK samples of a block."""
-        before, after = apportion(self.weights, block * BLOCK), apportion(self.weights, (block + 1) * BLOCK)
-        shuffled = permute(np.arange(BLOCK), BLOCK, hash_key("mixture", self.seed, block))
+    def _make_block(self, stage_number: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """(source, draw) of the BLOCK samples of a block of a stage."""
+        stage = self._stages[stage_number]
+        before, after = apportion(stage.weights, block * BLOCK), apportion(stage.weights, (block + 1) * BLOCK)
+        # The first stage's key has no number: orders made before there were stages stay as they were.
+        key = (
+            ("mixture", self.seed, block)
+            if stage_number == 0
+            else ("mixture", self.seed, stage_number, block)
+        )
+        shuffled = permute(np.arange(BLOCK), BLOCK, hash_key(*key))
         source = np.repeat(np.arange(len(self.sources)), after - before)[shuffled]
         draw = np.empty(BLOCK, np.int64)
         for i in range(len(self.sources)):
-            draw[source == i] = np.arange(before[i], after[i])
+            draw[source == i] = stage.drawn[i] + np.arange(before[i], after[i])
         return source, draw
 
     def _windows(self, source: np.ndarray, draw: np.ndarray) -> np.ndarray:
         """The window of each draw: without replacement within an epoch, another permutation in the next."""
         window = np.empty_like(draw)
         epoch = draw // self.num_windows[source]
-        for i, e in {(int(i), int(e)) for i, e in zip(source, epoch, strict=True)}:
+        for i, e in np.unique(np.stack([source, epoch]), axis=1).T.tolist():
             chosen = (source == i) & (epoch == e)
             n = int(self.num_windows[i])
             window[chosen] = permute(
                 draw[chosen] - e * n, n, hash_key("window", self.seed, self.sources[i], e)
             )
         return window
+
+
+def plan_table(plan: Sequence[SourcePlan], context_length: int) -> str:
+    """The plan as lines of text, to be printed before the first step."""
+    lines = [f"{'source':<16} {'weight':>7} {'sequences':>12} {'drawn':>12} {'tokens':>16} {'epochs':>7}"]
+    lines += [
+        f"{row.source:<16} {row.weight:>7.1%} {row.num_windows:>12,} {row.num_samples:>12,} "
+        f"{row.num_samples * context_length:>16,} {row.epochs:>7.2f}"
+        for row in plan
+    ]
+    return "\n".join(lines)
 
 
 def count_windows(num_tokens: int, context_length: int) -> int:

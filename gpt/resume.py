@@ -12,7 +12,7 @@ from gpt.config import ConfigError, ModelConfig, TrainConfig
 from gpt.order import SampleOrder
 
 # A training setting outside these may change between parts of a run; a warning says which did.
-MUST_STAY = ("batch_size", "seed")
+MUST_STAY = ("batch_size", "batch_ramp_start", "batch_ramp_samples", "optimizer", "ema_decay", "seed")
 # These never change what is learned, or only by rounding.
 MAY_CHANGE_SILENTLY = (
     "micro_batch_size",
@@ -20,11 +20,18 @@ MAY_CHANGE_SILENTLY = (
     "eval_tokens",
     "checkpoint_every",
     "keep_checkpoints",
+    "keep_every",
+    "async_checkpoints",
     "log_every",
     "max_epochs",
     "verify_shards",
-    "source_weights",  # compared as part of the order, normalised
+    "compile",
+    "recompute",
+    "parallel",
+    "loss_chunk",
 )
+# Compared as part of the order, normalised.
+IN_THE_ORDER = ("source_weights", "mixture_stages", "packing")
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +65,11 @@ def check_resumable(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path
         differences.append(
             f"dataset (manifest {saved['manifest_hash'][:12]}, now {now['manifest_hash'][:12]})"
         )
-    differences += _differences("model", saved["model_config"], now["model_config"])
-    saved_train, now_train = saved["train_config"], now["train_config"]
+    saved_model = dataclasses.asdict(ModelConfig()) | saved["model_config"]
+    differences += _differences("model", saved_model, now["model_config"])
+    # A setting that did not exist when the checkpoint was written had its default's effect.
+    saved_train = dataclasses.asdict(TrainConfig()) | saved["train_config"]
+    now_train = now["train_config"]
     differences += _differences("train", saved_train, now_train, only=MUST_STAY)
     if saved["order_hash"] != now["order_hash"]:
         differences += _differences("order", saved["order"], now["order"]) or ["order"]
@@ -68,7 +78,7 @@ def check_resumable(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path
             f"{path} cannot be resumed, these differ: {'; '.join(differences)}. Restore them, or start a new run "
             "under another name"
         )
-    others = [name for name in now_train if name not in MUST_STAY + MAY_CHANGE_SILENTLY]
+    others = [name for name in now_train if name not in MUST_STAY + MAY_CHANGE_SILENTLY + IN_THE_ORDER]
     for difference in _differences("train", saved_train, now_train, only=others):
         logger.warning("resuming with another setting: %s", difference)
 

@@ -9,32 +9,40 @@ sum over its tokens divided by their global count, so it is the same function on
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
-from data_pipeline.shards import TokenDataset
-from gpt.checkpoint import checkpoint_path, latest_checkpoint, read_checkpoint, save_checkpoint
+from data_pipeline.shards import TokenDataset, token_dtype
+from gpt.checkpoint import (
+    Checkpoint,
+    CheckpointWriter,
+    checkpoint_path,
+    latest_checkpoint,
+    optimizer_tensors,
+    read_checkpoint,
+)
 from gpt.config import ConfigError, ModelConfig, TrainConfig
 from gpt.distributed import default_device, from_main_worker, sigterm_sets, wait_for_all
 from gpt.evaluate import Score, evaluate_bits_per_byte
 from gpt.events import Callback, EvaluationRecord, StepRecord, TrainResult
-from gpt.loader import BatchLoader, StepBatch
+from gpt.heap import garbage_frozen, keep_freed_memory
+from gpt.loader import BatchLoader, StepBatch, reads_ahead
 from gpt.meter import StepMeter
 from gpt.model import GPT
-from gpt.optim import build_optimizer, learning_rate
-from gpt.order import SampleOrder, SourcePlan, count_windows, hash_key
+from gpt.optim import schedule_factor
+from gpt.order import hash_key, plan_table
+from gpt.parallel import TrainingLoss, distributed, gradients_synced, prepare, whole_state
 from gpt.resume import check_resumable, fingerprints
+from gpt.schedule import DataSchedule
 from gpt.throughput import utilisation
+from gpt.updates import Updates
 
 MAX_SKIPPED_IN_A_ROW = 5
 # Fixed, so that an evaluation is the same whatever the micro-batch and the number of workers.
@@ -71,7 +79,9 @@ class Trainer:
     Attributes:
         model: the model itself (not its DDP wrapper).
         model_config: with vocab_size filled in.
-        plan: what training takes from each source.
+        schedule: which tokens each step sees, and how much of each source that is.
+        trained: after fit(), the model to keep: whole, with the average of the weights where one is kept; None on
+            all workers but rank 0 where it is sharded.
         step: updates made so far.
         is_main: whether this worker is rank 0.
     """
@@ -109,46 +119,32 @@ class Trainer:
         )
         self.token_bytes = token_bytes
 
-        context_length = self.model_config.context_length
-        windows = {
-            name: count_windows(stream.num_tokens, context_length)
-            for name, stream in self.train_data.streams.items()
-        }
-        weights = train_config.source_weights
-        if weights is None and self.manifest.source_weights:
-            weights = {
-                name: count * self.manifest.source_weights.get(name, 1.0) for name, count in windows.items()
-            }
-        self.order = SampleOrder(windows, weights, train_config.seed, context_length)
-        self.plan: list[SourcePlan] = self.order.plan(
-            train_config.num_steps * train_config.batch_size, train_config.max_epochs
-        )
+        self.schedule = DataSchedule.of(self.train_data, train_config, self.model_config.context_length)
+        self.order, self.batches = self.schedule.order, self.schedule.batches
 
+        if self.device.type == "cpu":
+            keep_freed_memory()
         torch.manual_seed(hash_key("weights", train_config.seed))
         self.model = GPT(self.model_config).to(self.device)
-        self.optimizer = build_optimizer(
-            self.model,
-            learning_rate=train_config.lr,
-            weight_decay=train_config.weight_decay,
-            betas=(train_config.beta1, train_config.beta2),
-        )
+        prepare(self.model, train_config, self.device)
+        self.updates = Updates(self.model, train_config, self.device, rank, world_size)
         self.step = 0
-        self.learning_rate = 0.0
-        self.grad_norm = 0.0
-        self.skipped_updates = self._skipped_in_a_row = 0
+        self.skipped_updates = 0
+        self.trained: GPT | None = None
         self.first_evaluation: dict[str, Score] = {}
         self.last_evaluation: dict[str, Score] = {}
         self.resumed_from: int | None = None
         self._resume()
         # After the weights are loaded: DDP copies rank 0's to all workers as it is built.
-        self._parallel_model = self._wrap_ddp()
+        self._loss = distributed(TrainingLoss(self.model, train_config), self.device, world_size)
         self._meter = StepMeter(len(self.order.sources), self.device)
         self._stop = threading.Event()
+        self._untold: tuple[int, bool] | None = None  # a checkpoint that callbacks have not been told of
 
     @property
     def samples_consumed(self) -> int:
         """Sequences trained on: with the seed and the data, the whole state of the data order."""
-        return self.step * self.config.batch_size
+        return self.batches.start(self.step)
 
     def request_stop(self) -> None:
         """Ask for an end with a checkpoint; any worker, thread or callback may.
@@ -166,124 +162,162 @@ class Trainer:
         began = time.perf_counter()
         config = self.config
         self._tell("on_train_start", self)
+        if self.is_main:
+            logger.info("training draws\n%s", plan_table(self.schedule.plan, self.order.context_length))
         if self.step == 0:
             self._evaluate()
         stopped = False
-        with sigterm_sets(self._stop), self._loader() as batches:
+        with (
+            sigterm_sets(self._stop),
+            garbage_frozen(),
+            self._checkpoint_writer() as writer,
+            self._loader() as batches,
+        ):
+            self._meter.reset()
             while self.step < config.num_steps and not stopped:
-                step_began = time.perf_counter()
-                batch = next(batches)
-                self._train_step(batch)
-                self._meter.add_step(time.perf_counter() - step_began, batch.wait_seconds)
+                self._train_step(next(batches))
                 is_last = self.step == config.num_steps
-                if is_last or self.step % config.log_every == 0:
-                    stopped = self._log() and not is_last
-                if is_last or _is_due(self.step, config.eval_every):
-                    self._evaluate()
-                if is_last or stopped or _is_due(self.step, config.checkpoint_every):
-                    self._checkpoint(final=is_last or stopped)
+                # Alone, a worker need not wait for a record to ask the others.
+                stopped = self.world_size == 1 and self._stop.is_set() and not is_last
+                if is_last or stopped or self.step % config.log_every == 0:
+                    stopped = (self._log() or stopped) and not is_last
+                with self._meter.elsewhere():
+                    if is_last or _is_due(self.step, config.eval_every):
+                        self._evaluate()
+                    if is_last or stopped or _is_due(self.step, config.checkpoint_every):
+                        self._checkpoint(writer, final=is_last or stopped)
+            self._settle_checkpoint(writer)
+        self.trained = self._trained_model()
         result = self._result(time.perf_counter() - began, stopped)
         self._tell("on_train_end", result)
         return result
 
     def _train_step(self, batch: StepBatch) -> None:
-        """One update: forward and backward over the micro-batches, clip, AdamW."""
+        """One update: forward and backward over the micro-batches, then whatever their gradient leads to."""
         self.model.train()
+        # The sum over this worker's tokens / the global count of tokens. The workers' gradients are averaged: times
+        # their number it is the sum.
+        scale = self.updates.loss_scale * (self.world_size / batch.num_valid_tokens)
         for number, micro in enumerate(batch.micro_batches):
-            is_last = number == len(batch.micro_batches) - 1
             self._seed_dropout(number)
-            with self._gradients_synced(is_last):
+            with gradients_synced(self._loss, number == len(batch.micro_batches) - 1):
                 with self._autocast():
-                    nll_BT = self._parallel_model(micro.tokens_BT, micro.targets_BT)
-                # The sum over this worker's tokens / the global count of tokens. DDP then takes the mean of the
-                # workers' gradients: times their number it is the sum.
-                loss = nll_BT.sum() / batch.num_valid_tokens * self.world_size
-                loss.backward()
-            self._meter.add_losses(nll_BT, micro)
-
-        max_norm = self.config.grad_clip or math.inf
-        self.grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm))
-        self.learning_rate = learning_rate(self.step, self.config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        # The norm is that of the summed gradient, so all workers decide alike.
-        if math.isfinite(self.grad_norm):
-            self.optimizer.step()
-            self._skipped_in_a_row = 0
-        else:
-            self._count_skipped()
-        self.optimizer.zero_grad(set_to_none=True)
+                    loss, losses_BT = self._loss(micro)
+                (loss * scale).backward()
+            self._meter.add_losses(losses_BT, micro)
+        self.updates.apply(self.step)
         self.step += 1
+        self._meter.add_step(self.batches.size(self.step - 1) * self.order.context_length, batch.wait_seconds)
 
-    def _count_skipped(self) -> None:
-        self.skipped_updates += 1
-        self._skipped_in_a_row += 1
-        logger.warning("step %d: gradient norm is %s, update skipped", self.step + 1, self.grad_norm)
-        if self._skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+    def _log(self) -> bool:
+        """Tell of the steps since the last record; True if any worker was asked to stop."""
+        interval = self._meter.reduce(self._stop.is_set(), self.world_size)
+        counts = self.updates.read()
+        self._check_skipped(counts.skipped, counts.skipped_in_a_row, counts.grad_norm)
+        context_length = self.model_config.context_length
+        drawn = self.order.counts(self.samples_consumed) * context_length
+        record = StepRecord(
+            step=self.step,
+            loss=interval.loss,
+            loss_by_source={self.order.sources[i]: loss for i, loss in interval.loss_by_source.items()},
+            learning_rate=self.config.lr * schedule_factor(self.step - 1, self.config),
+            grad_norm=counts.grad_norm,
+            tokens=self.samples_consumed * context_length,
+            tokens_by_source=dict(zip(self.order.sources, drawn.tolist(), strict=True)),
+            samples_consumed=self.samples_consumed,
+            tokens_per_second=interval.tokens_per_second,
+            seconds_per_step=interval.seconds_per_step,
+            data_wait=interval.data_wait,
+            mfu=utilisation(self.model_config, interval.tokens_per_second / self.world_size, self.device),
+            skipped_updates=self.skipped_updates,
+        )
+        with self._meter.elsewhere():
+            self._tell("on_step", record)
+        return interval.num_stops > 0
+
+    def _check_skipped(self, skipped: int, in_a_row: int, grad_norm: float) -> None:
+        """Warn of updates that were skipped since the last record.
+
+        Raises:
+            TrainingDiverged: there were too many in a row.
+        """
+        if skipped > self.skipped_updates:
+            logger.warning(
+                "up to step %d: %d updates skipped, their gradients were not finite (the last norm is %s)",
+                self.step,
+                skipped - self.skipped_updates,
+                grad_norm,
+            )
+        self.skipped_updates = skipped
+        if in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise TrainingDiverged(
-                f"the gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, up to step {self.step + 1}; "
+                f"the gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, up to step {self.step}; "
                 f"lower lr ({self.config.lr:g}), lengthen warmup_steps "
                 f"({self.config.warmup_steps}) or lower grad_clip ({self.config.grad_clip:g}), then start again"
             )
 
-    def _log(self) -> bool:
-        """Tell of the steps since the last record; True if any worker was asked to stop."""
-        losses, data_wait, num_stops = self._meter.reduce(self._stop.is_set(), self.world_size)
-        num_tokens = self.config.batch_size * self.model_config.context_length
-        tokens_per_second = self._meter.num_steps * num_tokens / self._meter.seconds
-        self._meter.reset()
-        drawn = self.order.counts(self.samples_consumed) * self.model_config.context_length
-        record = StepRecord(
-            step=self.step,
-            loss=losses.mean,
-            loss_by_source={self.order.sources[i]: loss for i, loss in losses.by_source.items()},
-            learning_rate=self.learning_rate,
-            grad_norm=self.grad_norm,
-            tokens=self.step * num_tokens,
-            tokens_by_source=dict(zip(self.order.sources, drawn.tolist(), strict=True)),
-            samples_consumed=self.samples_consumed,
-            tokens_per_second=tokens_per_second,
-            data_wait=data_wait,
-            mfu=utilisation(self.model_config, tokens_per_second / self.world_size, self.device),
-            skipped_updates=self.skipped_updates,
-        )
-        self._tell("on_step", record)
-        return num_stops > 0
-
     def _evaluate(self) -> None:
         began = time.perf_counter()
-        scores = evaluate_bits_per_byte(
-            self.model,
-            self.val_data,
-            self.token_bytes,
-            max_tokens=self.config.eval_tokens,
-            batch_size=max(1, EVALUATION_BATCH_TOKENS // self.model_config.context_length),
-            autocast=self.config.precision == "bf16",
-            rank=self.rank,
-            world_size=self.world_size,
-        )
+        with self.updates.averaged_weights():
+            scores = evaluate_bits_per_byte(
+                self.model,
+                self.val_data,
+                self.token_bytes,
+                max_tokens=self.config.eval_tokens,
+                batch_size=max(1, EVALUATION_BATCH_TOKENS // self.model_config.context_length),
+                autocast=self.config.precision == "bf16",
+                rank=self.rank,
+                world_size=self.world_size,
+                in_lockstep=self.config.parallel == "fsdp",
+            )
         if self.step == 0:
             self.first_evaluation = scores
         self.last_evaluation = scores
         self._tell("on_evaluation", EvaluationRecord(self.step, scores, time.perf_counter() - began))
 
-    def _checkpoint(self, *, final: bool) -> None:
-        if self.is_main:
-            state = {
-                "step": self.step,
-                "samples_consumed": self.samples_consumed,
-                "skipped_updates": self.skipped_updates,
-                "first_evaluation": {name: asdict(score) for name, score in self.first_evaluation.items()},
-                "last_evaluation": {name: asdict(score) for name, score in self.last_evaluation.items()},
-                "world_size": self.world_size,
-                "torch": torch.__version__,
-                **self._fingerprints(),
-            }
-            save_checkpoint(
-                self.run_dir, self.model, self.optimizer, state, keep=self.config.keep_checkpoints
-            )
+    def _checkpoint_writer(self) -> CheckpointWriter:
+        config = self.config
+        return CheckpointWriter(
+            self.run_dir,
+            keep=config.keep_checkpoints,
+            keep_every=config.keep_every,
+            in_background=config.async_checkpoints,
+            is_main=self.is_main,
+        )
+
+    def _checkpoint(self, writer: CheckpointWriter, *, final: bool) -> None:
+        self._settle_checkpoint(writer)
+        state = {
+            "step": self.step,
+            "samples_consumed": self.samples_consumed,
+            **self.updates.counters(),
+            "first_evaluation": {name: asdict(score) for name, score in self.first_evaluation.items()},
+            "last_evaluation": {name: asdict(score) for name, score in self.last_evaluation.items()},
+            "world_size": self.world_size,
+            "torch": torch.__version__,
+            **self._fingerprints(),
+        }
+        writer.save(self._tensors(), state)
+        self._untold = self.step, final
+        if not self.config.async_checkpoints:
+            self._settle_checkpoint(writer)
+
+    def _settle_checkpoint(self, writer: CheckpointWriter) -> None:
+        """Wait for the checkpoint that is being written, if any, on all workers, and tell of it."""
+        if self._untold is None:
+            return
+        writer.wait()
         wait_for_all(self.world_size)
-        self._tell("on_checkpoint", self.step, checkpoint_path(self.run_dir, self.step), final)
+        (step, final), self._untold = self._untold, None
+        self._tell("on_checkpoint", step, checkpoint_path(self.run_dir, step), final)
+
+    def _tensors(self, *, create: bool = False) -> dict[str, dict[str, torch.Tensor]]:
+        """Everything on the device that a checkpoint holds."""
+        tensors = {
+            "model": dict(self.model.state_dict()),
+            "optimizer": optimizer_tensors(self.model, self.updates.optimizers, create=create),
+        }
+        return tensors | ({"average": self.updates.average} if self.updates.average else {})
 
     def _resume(self) -> None:
         """Go on from the newest whole checkpoint, as rank 0 sees it."""
@@ -299,12 +333,29 @@ class Trainer:
                 f"num_steps is {self.config.num_steps}, but {checkpoint.path} is already at step {state['step']}; "
                 "raise num_steps, or start a new run under another name"
             )
-        checkpoint.restore(self.model, self.optimizer)
+        self._load(checkpoint)
+        assert self.samples_consumed == state["samples_consumed"]
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        checkpoint.load_into(self._tensors(create=True))
+        self.updates.load_counters(state)
         self.step = self.resumed_from = state["step"]
-        self.skipped_updates = state["skipped_updates"]
+        self.skipped_updates = int(state["skipped_updates"])
         self.first_evaluation = {name: Score(**score) for name, score in state["first_evaluation"].items()}
         self.last_evaluation = {name: Score(**score) for name, score in state["last_evaluation"].items()}
-        assert self.samples_consumed == state["samples_consumed"]
+
+    def _trained_model(self) -> GPT | None:
+        """The model to keep; on all workers, for a sharded one is gathered."""
+        with self.updates.averaged_weights():
+            if not self.updates.average and self.config.parallel == "ddp":
+                return self.model
+            state = whole_state(self.model)
+            if not state:
+                return None
+            model = GPT(self.model_config)
+            model.load_state_dict(state)
+            return model.to(self.device)
 
     def _result(self, seconds: float, stopped: bool) -> TrainResult:
         return TrainResult(
@@ -327,31 +378,24 @@ class Trainer:
         )
 
     def _loader(self) -> BatchLoader:
+        reads = reads_ahead(self.schedule.windows, self.order, self.batches, self.step)
+        self.train_data.fetch_ahead(reads, self.order.context_length + 1)
         return BatchLoader(
-            self.train_data,
+            self.schedule.windows,
             self.order,
-            batch_size=self.config.batch_size,
+            self.batches,
+            token_dtype(self.manifest.vocab_size),
             rank=self.rank,
             world_size=self.world_size,
             micro_batch_size=self.config.micro_batch_size,
             device=self.device,
-            start_sample=self.samples_consumed,
+            start_step=self.step,
+            with_documents=self.model_config.mask_documents,
         )
 
-    def _wrap_ddp(self) -> torch.nn.Module:
-        if self.world_size == 1:
-            return self.model
-        devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(self.model, device_ids=devices, gradient_as_bucket_view=True)
-
-    def _gradients_synced(self, synced: bool) -> AbstractContextManager:
-        """Workers exchange gradients once a step: DDP waits for the last micro-batch."""
-        if synced or not isinstance(self._parallel_model, DistributedDataParallel):
-            return nullcontext()
-        return self._parallel_model.no_sync()
-
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.config.precision != "fp32")
 
     def _seed_dropout(self, micro_step: int) -> None:
         """Dropout as a function of where training is, so that a resumed run draws what the first would have."""

@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from data_pipeline.atomic import write_json
 from data_pipeline.errors import InputError
+from data_pipeline.shards import is_remote
 from gpt.config import ModelConfig, TrainConfig
 from workflows.journal import TRAIN, VALIDATION, Journal, read_journal_from
+from workflows.mirror import pull, push
 from workflows.workers import WorkerGroup, choose_workers
+from workflows.workspace import Workspace
 
 if TYPE_CHECKING:
     from gpt.events import EvaluationRecord, StepRecord
@@ -36,9 +39,11 @@ class TrainingJob:
     """All that a worker needs to know; plain values, because it travels to other machines.
 
     Attributes:
-        run_dir: <workspace>/runs/<run>.
-        dataset, tokenizer_json: paths every worker can read.
+        run_dir: <workspace>/runs/<run>, on the worker's node where the workspace is in an object store.
+        dataset: path or URI that every worker can read.
+        tokenizer_json: of the dataset; as near as run_dir.
         model_dir: where rank 0 exports the trained model.
+        workspace: where all of it belongs.
         tracking_uri, mlflow_run_id: where the metrics go.
         provenance: written into the exported model's config.json.
         device: what the workers compute on: "cpu", or "" for the GPU that Ray gave each.
@@ -54,6 +59,7 @@ class TrainingJob:
     mlflow_run_id: str
     provenance: dict[str, Any]
     device: str = ""
+    workspace: str = ""
 
 
 def run_training(
@@ -158,6 +164,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
     job: TrainingJob = config["job"]
     context = ray.train.get_context()
+    _bring_near(job)
     tokenizer = Tokenizer.load(Path(job.tokenizer_json))
     recorder = _recorder(job, tokenizer) if context.get_world_rank() == 0 else None
     trainer = Trainer(
@@ -167,7 +174,7 @@ def train_worker(config: dict[str, Any]) -> None:
         job.run_dir,
         tokenizer.byte_lengths(),
         tokenizer_sha256=tokenizer.sha256,
-        callbacks=[callback for callback in (recorder, _ray_reporter()) if callback is not None],
+        callbacks=[callback for callback in (recorder, _ray_reporter(job)) if callback is not None],
         device=job.device or None,
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
@@ -175,7 +182,22 @@ def train_worker(config: dict[str, Any]) -> None:
     trainer.fit()
 
 
-def _ray_reporter() -> Any:
+def _bring_near(job: TrainingJob) -> None:
+    """Have the run and its tokenizer on this node, where they are in an object store; one worker a node fetches them."""
+    import ray.train
+    from torch import distributed
+
+    if not is_remote(job.workspace):
+        return
+    context = ray.train.get_context()
+    if context.get_local_rank() == 0:
+        tokenizer = Path(job.tokenizer_json).parent.name
+        pull(Workspace.open(job.workspace), f"runs/{Path(job.run_dir).name}", f"tokenizer/{tokenizer}")
+    if context.get_world_size() > 1:
+        distributed.barrier()
+
+
+def _ray_reporter(job: TrainingJob) -> Any:
     import ray.train
 
     from gpt.events import Callback
@@ -184,6 +206,8 @@ def _ray_reporter() -> Any:
         """Tells Ray Train about each checkpoint; `report` is a barrier, so it is called at those only."""
 
         def on_checkpoint(self, step: int, path: Path, final: bool) -> None:
+            if ray.train.get_context().get_world_rank() == 0:
+                push(Workspace.open(job.workspace), f"runs/{Path(job.run_dir).name}")
             ray.train.report({"step": step, "checkpoint": str(path), "final": final})
 
     return RayReporter()
@@ -211,6 +235,7 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
                 "grad_norm": record.grad_norm,
                 "tokens": record.tokens,
                 "tokens_per_second": record.tokens_per_second,
+                "seconds_per_step": record.seconds_per_step,
                 "data_wait": record.data_wait,
                 "skipped_updates": record.skipped_updates,
             }
@@ -230,17 +255,20 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
         def on_train_end(self, result: TrainResult) -> None:
             self.sender.close()
             self.journal.close()
-            if result.stopped:
+            model = self.trainer.trained
+            if result.stopped or model is None:
                 return
             export_model(
                 Path(job.model_dir),
-                self.trainer.model,
+                model,
                 self.trainer.model_config,
                 Path(job.tokenizer_json),
                 {**job.provenance, "step": result.step},
             )
             content = {**asdict(result), "checkpoint": str(result.checkpoint)}
             write_json(Path(job.run_dir) / RESULT, content)
+            name = Path(job.run_dir).name
+            push(Workspace.open(job.workspace), f"models/{name}", f"runs/{name}")
 
         def _record(self, kind: str, step: int, values: dict[str, float]) -> None:
             entry = self.journal.add(kind, step, values)
@@ -248,6 +276,8 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
                 self.sender.send(entry)
 
         def _sample(self, step: int) -> None:
+            if job.train.parallel == "fsdp":
+                return  # a forward of a sharded model takes all workers
             tokens = generate(
                 self.trainer.model,
                 [tokenizer.eot_id],

@@ -15,6 +15,7 @@ from data_pipeline.shards import Manifest, canonical_json
 from gpt.config import ModelConfig, TrainConfig
 from gpt.presets import preset
 from workflows import cli
+from workflows.mirror import pull, push
 from workflows.models import check_name, read_config, read_json
 from workflows.workers import Device
 
@@ -34,7 +35,8 @@ class Options:
     workspace: str = "workspace"
     """Folder that everything is kept in."""
     preset: str = "demo"
-    """Recipe to start from (demo, tiny, gpt2); the options under model and train override it."""
+    """Recipe to start from (demo, tiny, gpt1, gpt2, gpt3-small, modern-d12 ...; python -m gpt.presets lists them); the
+    options under model and train override it."""
     dataset: str = "bpe"
     """Name of the token dataset; its newest version is used."""
     name: str = ""
@@ -80,8 +82,11 @@ def main(options: Options) -> None:
 
     workspace = Workspace.open(options.workspace)
     folder = workspace.dataset(options.dataset)
-    # A name that is taken is said at once; starting Ray takes seconds.
-    _stored_run(workspace, _Plan.of(options, folder))
+    # A name that is taken, or a source that would be read too often, is said at once; starting Ray takes seconds.
+    plan = _Plan.of(options, folder)
+    _stored_run(workspace, plan)
+    if not (workspace.runs / plan.name / DONE).exists():
+        _print_reading(plan)
     with ray_session(workspace.logs / "pretrain.log"):
         pretrain(workspace, options, folder)
 
@@ -100,9 +105,11 @@ def pretrain(workspace: Workspace, options: Options, folder: Path) -> dict[str, 
     from workflows.launch import RESULT
 
     plan = _Plan.of(options, folder)
-    run_dir = workspace.runs / plan.name
-    with step("pretrain") as shown, locked(run_dir / ".lock", f"name: run {plan.name}"):
+    run_dir, lock = workspace.near.runs / plan.name, workspace.runs / plan.name / ".lock"
+    with step("pretrain") as shown, locked(lock, f"name: run {plan.name}"):
         stored = _stored_run(workspace, plan)
+        tokenizer = f"tokenizer/{plan.manifest.tokenizer}"
+        pull(workspace, f"runs/{plan.name}", f"models/{plan.name}", tokenizer)
         if (run_dir / DONE).exists():
             result = _read(run_dir / RESULT) | _read(run_dir / DONE) | {"name": plan.name}
             shown.summary = f"run {plan.name} is complete already, {_scores(result)}"
@@ -111,6 +118,18 @@ def pretrain(workspace: Workspace, options: Options, folder: Path) -> dict[str, 
         result = _train(workspace, plan, stored, shown.update)
         shown.summary = f"{plan.name}: {result['step']} steps, {result['tokens']:,} tokens, {_scores(result)}"
     return result
+
+
+def _print_reading(plan: _Plan) -> None:
+    """A table of what training will take from each source; refuses a mixture that cannot be."""
+    from data_pipeline.shards import TokenDataset
+    from gpt.order import plan_table
+    from gpt.schedule import DataSchedule
+    from workflows.console import say
+
+    data = TokenDataset(plan.folder, "train")
+    schedule = DataSchedule.of(data, plan.options.train, plan.model.context_length)
+    say(plan_table(schedule.plan, plan.model.context_length))
 
 
 def _stored_run(workspace: Workspace, plan: _Plan) -> dict[str, Any]:
@@ -174,7 +193,7 @@ def _train(
     from workflows import tracking
     from workflows.launch import RESULT, run_training
 
-    run_dir, options = workspace.runs / plan.name, plan.options
+    run_dir, options = workspace.near.runs / plan.name, plan.options
     known = tracking.known_run(workspace, stored.get("mlflow_run_id"))
     parent = tracking.find_tokenize_run(workspace, plan.manifest)
     with tracking.start_run(
@@ -185,14 +204,17 @@ def _train(
             # The store may have lost an earlier MLflow run; the exported model still names it.
             entry = {"mlflow_run_id": run.run_id, "earlier_run_ids": _run_ids(stored), **plan.identity}
             write_json(run_dir / RUN, entry)
+            push(workspace, f"runs/{plan.name}")
         if not (run_dir / RESULT).exists():
             job = _job(workspace, plan, run.run_id)
             with tracking.system_metrics(workspace, run):
                 run_training(job, options.workers, options.device, options.max_restarts, update)
+            pull(workspace, f"runs/{plan.name}", f"models/{plan.name}")
         update("logging plots, samples and the model")
         result = _read(run_dir / RESULT)
         _log_outcome(workspace, run, plan, result)
     write_json(run_dir / DONE, {"mlflow_run_id": run.run_id})
+    push(workspace, f"runs/{plan.name}")
     return result | {"name": plan.name, "mlflow_run_id": run.run_id}
 
 
@@ -201,10 +223,11 @@ def _job(workspace: Workspace, plan: _Plan, run_id: str) -> TrainingJob:
     from workflows.tracking import tracking_uri
 
     return TrainingJob(
-        run_dir=str(workspace.runs / plan.name),
+        run_dir=str(workspace.near.runs / plan.name),
         dataset=str(plan.folder),
-        tokenizer_json=str(workspace.tokenizer(plan.manifest.tokenizer) / "tokenizer.json"),
-        model_dir=str(workspace.model(plan.name)),
+        tokenizer_json=str(workspace.near.tokenizer(plan.manifest.tokenizer) / "tokenizer.json"),
+        model_dir=str(workspace.near.model(plan.name)),
+        workspace=str(workspace.root),
         model=plan.model,
         train=plan.options.train,
         tracking_uri=tracking_uri(workspace),
@@ -229,12 +252,11 @@ def _check_same_run(plan: _Plan, stored: dict[str, Any]) -> None:
     if before != now:
         differences.append(f"data (manifest {before[:12]}, now {now[:12]})")
     for group in ("model", "train"):
-        known = stored.get(group, {})
+        # A setting that did not exist when the run began had its default's effect.
+        known = asdict(ModelConfig() if group == "model" else TrainConfig()) | stored.get(group, {})
         for key in sorted({*known, *identity[group]}):
             before, now = known.get(key), identity[group].get(key)
-            # The mixture of the sources decides what is learned; the trainer compares it in another place.
-            may_change = key in MAY_CHANGE_SILENTLY and key != "source_weights"
-            if before != now and not (group == "train" and may_change):
+            if before != now and not (group == "train" and key in MAY_CHANGE_SILENTLY):
                 differences.append(f"{group}.{key} (was {before}, now {now})")
     if differences:
         raise InputError(
@@ -300,7 +322,7 @@ def _log_outcome(workspace: Workspace, run: Run, plan: _Plan, result: dict[str, 
     from workflows.metric_sender import MetricSender
     from workflows.plots import loss_figure
 
-    run_dir = workspace.runs / plan.name
+    run_dir = workspace.near.runs / plan.name
     # What the worker could not send: it was killed, or MLflow was away.
     sender = MetricSender(tracking.tracking_uri(workspace), run.run_id, run_dir / JOURNAL)
     if not sender.close(timeout=600):
@@ -314,7 +336,7 @@ def _log_outcome(workspace: Workspace, run: Run, plan: _Plan, result: dict[str, 
         for source, score in result["last_evaluation"].items()
         for measure in ("loss", "bits_per_byte")
     }
-    tracking.log_model(workspace, run, workspace.model(plan.name), last)
+    tracking.log_model(workspace, run, workspace.near.model(plan.name), last)
     run.describe(_description(plan, result))
 
 

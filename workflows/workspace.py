@@ -89,10 +89,15 @@ class Workspace:
     @property
     def logs(self) -> Path:
         """What libraries said that a person need not see; of a workspace in an object store, on this machine."""
+        return self.near.root / "logs"
+
+    @property
+    def near(self) -> Workspace:
+        """The workspace itself, or for one in an object store the folder of this node that trainings work in (mirror)."""
         if is_local(self.root):
-            return self.root / "logs"
+            return self
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", str(self.root))
-        return Path(tempfile.gettempdir()) / f"gptmill-{os.getuid()}" / name / "logs"
+        return Workspace(Path(tempfile.gettempdir()) / f"gptmill-{os.getuid()}" / name)
 
     def tokenizer(self, name: str) -> Path:
         """Folder of a tokenizer."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -217,3 +220,41 @@ def test_a_name_says_what_a_shard_is_and_sorts_by_it(corpus: Corpus, tokenizer: 
         assert int(version) in range(1, 6)
         assert int(index) < 1 << CELL_BITS
         assert key == content_key(ShardInfo(shard.path, source, split, 0, 0, 0, 0, "").path)
+
+
+REBUILD = """
+import sys, ray, workflows
+from pathlib import Path
+from data_pipeline.corpus import Corpus
+from data_pipeline.shard_writer import write_shards
+from data_pipeline.tokenizer import Tokenizer
+from data_pipeline.tokenizer_config import ShardConfig
+corpus_root, tokenizer, out, temporary, cores = sys.argv[1:]
+ray.init(num_cpus=int(cores), include_dashboard=False, log_to_driver=False, logging_level="ERROR", _temp_dir=temporary)
+ray.data.DataContext.get_current().enable_progress_bars = False
+corpus = Corpus(Path(corpus_root))
+found = Tokenizer.load(Path(tokenizer))
+config = ShardConfig(val_share=0.1, shard_chars=20_000)
+print(write_shards(corpus, corpus.at(3), found, "bpe", config, Path(out))[1].manifest_hash)
+"""
+
+
+@pytest.mark.slow
+def test_an_old_version_is_rebuilt_to_the_same_hash_on_one_and_on_two_workers(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path, ray_cluster: None
+) -> None:
+    for version in (1, 2, 3, 5):
+        _, manifest, _ = write_shards(corpus, corpus.at(version), tokenizer, "bpe", CONFIG, tmp_path / "all")
+        if version == 3:
+            stated = manifest.manifest_hash
+    path = tmp_path / "bpe" / "tokenizer.json"
+    path.parent.mkdir()
+    path.write_text(tokenizer.text)
+    for cores in ("1", "2"):
+        with tempfile.TemporaryDirectory(prefix="gm", dir="/tmp") as temporary:
+            arguments = [str(corpus.root), str(path), str(tmp_path / f"alone-{cores}"), temporary, cores]
+            done = subprocess.run(
+                [sys.executable, "-c", REBUILD, *arguments], capture_output=True, text=True, timeout=120
+            )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.split()[-1] == stated

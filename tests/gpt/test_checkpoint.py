@@ -10,28 +10,46 @@ import pytest
 import torch
 
 from gpt.checkpoint import (
+    CheckpointWriter,
     atomic_folder,
     checkpoint_path,
     checkpoints_folder,
     export_model,
     latest_checkpoint,
     load_model,
-    save_checkpoint,
+    optimizer_tensors,
 )
-from gpt.config import ConfigError, ModelConfig
+from gpt.config import ConfigError, ModelConfig, TrainConfig
 from gpt.model import GPT
-from gpt.optim import build_optimizer
+from gpt.optim import build_optimizers
 
 
 def trained_model(config: ModelConfig, seed: int = 0) -> tuple[GPT, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     model = GPT(config)
-    optimizer = build_optimizer(model, learning_rate=1e-3, weight_decay=0.1, betas=(0.9, 0.95))
+    (optimizer,) = build_optimizers(model, model.parameter_roles(), TrainConfig())
     tokens = torch.randint(0, 50, (2, 8))
     model(tokens, tokens).mean().backward()
     optimizer.step()
     optimizer.zero_grad()
     return model, optimizer
+
+
+def tensors_of(
+    model: GPT, optimizer: torch.optim.Optimizer, *, create: bool = False
+) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        "model": dict(model.state_dict()),
+        "optimizer": optimizer_tensors(model, [optimizer], create=create),
+    }
+
+
+def save_checkpoint(
+    run_dir: Path, model: GPT, optimizer: torch.optim.Optimizer, state: dict, keep: int, keep_every: int = 0
+) -> None:
+    with CheckpointWriter(run_dir, keep=keep, keep_every=keep_every) as writer:
+        writer.save(tensors_of(model, optimizer), state)
+        writer.wait()
 
 
 def flip_a_byte(path: Path) -> None:
@@ -47,7 +65,7 @@ def test_restoring_gives_equal_weights_and_moments(tmp_path: Path, model_config:
     checkpoint = latest_checkpoint(tmp_path)
     assert checkpoint is not None
     assert (checkpoint.state["step"], checkpoint.state["note"]) == (7, "x")
-    checkpoint.restore(other, other_optimizer)
+    checkpoint.load_into(tensors_of(other, other_optimizer))
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
         for key, value in optimizer.state[one].items():
@@ -63,6 +81,38 @@ def test_only_the_newest_are_kept_and_nothing_half_written(tmp_path: Path, model
         "step_00000003",
         "step_00000012",
     ]
+
+
+def test_every_nth_is_kept_for_good(tmp_path: Path, model_config: ModelConfig):
+    model, optimizer = trained_model(model_config)
+    for step in range(1, 8):
+        save_checkpoint(tmp_path, model, optimizer, {"step": step}, keep=1, keep_every=3)
+    kept = [path.name for path in sorted(checkpoints_folder(tmp_path).iterdir())]
+    assert kept == ["step_00000003", "step_00000006", "step_00000007"]
+
+
+def test_training_goes_on_while_a_copy_is_written(tmp_path: Path, model_config: ModelConfig):
+    model, optimizer = trained_model(model_config)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with CheckpointWriter(tmp_path, keep=1) as writer:
+        writer.save(tensors_of(model, optimizer), {"step": 1})
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1)
+    other, other_optimizer = trained_model(model_config, seed=1)
+    checkpoint = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    checkpoint.load_into(tensors_of(other, other_optimizer))
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_training(tmp_path: Path, model_config: ModelConfig):
+    model, optimizer = trained_model(model_config)
+    (tmp_path / "checkpoints").write_text("in the way")
+    with CheckpointWriter(tmp_path, keep=1) as writer:
+        writer.save(tensors_of(model, optimizer), {"step": 1})
+        with pytest.raises(OSError, match="checkpoints"):
+            writer.wait()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gpt.config import ModelConfig, TrainConfig
+from gpt.config import ModelConfig
 from gpt.generate import generate
 from gpt.model import GPT, IGNORE_INDEX
-from gpt.optim import assert_each_once, build_optimizer, learning_rate
 
 
 @pytest.fixture
@@ -63,30 +62,3 @@ def test_residual_projections_start_smaller(model_config: ModelConfig):
     assert block.mlp.down.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
     assert block.attention.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert model.position_embedding.weight.std().item() == pytest.approx(0.01, rel=0.1)
-
-
-def test_matrices_decay_and_vectors_do_not(model: GPT):
-    optimizer = build_optimizer(model, learning_rate=1e-3, weight_decay=0.1, betas=(0.9, 0.95))
-    decaying, still = optimizer.param_groups
-    assert decaying["weight_decay"] == 0.1
-    assert all(parameter.dim() >= 2 for parameter in decaying["params"])
-    assert still["weight_decay"] == 0
-    assert all(parameter.dim() == 1 for parameter in still["params"])
-
-
-def test_a_forgotten_parameter_is_noticed(model: GPT):
-    parameters = list(model.parameters())
-    with pytest.raises(AssertionError, match="no group"):
-        assert_each_once(parameters, [{"params": parameters[1:]}])
-    with pytest.raises(AssertionError, match="two groups"):
-        assert_each_once(parameters, [{"params": parameters}, {"params": parameters[:1]}])
-
-
-def test_learning_rate_warms_up_then_follows_a_cosine():
-    config = TrainConfig(num_steps=110, warmup_steps=10, lr=1.0, min_lr_ratio=0.1)
-    rates = [learning_rate(step, config) for step in range(111)]
-    assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
-    assert rates[9] == rates[10] == 1.0
-    assert rates[60] == pytest.approx(0.55)
-    assert rates[110] == pytest.approx(0.1)
-    assert rates[10:] == sorted(rates[10:], reverse=True)

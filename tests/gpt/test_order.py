@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt.config import ConfigError
-from gpt.order import BLOCK, SampleOrder, apportion, count_windows, hash_key, permute
+from gpt.order import BLOCK, SampleOrder, apportion, count_windows, hash_key, permute, plan_table
 
 # sha256 of samples [0, 1000) and [100000, 101000) of the order in `test_the_order_never_changes_by_accident`.
 GOLDEN = "e41cdcd74893461ab54f251ec44c82549ffcdb4b7d73eb3373d3e810ba926231"
@@ -206,6 +206,52 @@ def test_plan_says_what_each_source_gives_and_refuses_too_many_epochs():
 def test_weights_that_do_not_fit_the_dataset_are_refused(windows: dict, weights: dict | None, message: str):
     with pytest.raises(ConfigError, match=message):
         SampleOrder(windows, weights, 1, 8)
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.tuples(st.integers(20, 200), st.floats(0.05, 1)), min_size=1),
+    st.lists(st.tuples(st.integers(1, 1500), st.integers(0, 3)), max_size=3),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=25)
+def test_stages_change_the_shares_and_still_draw_every_window_once_an_epoch(
+    sources: dict, changes: list, seed: int
+):
+    names = sorted(sources)
+    starts = np.cumsum([length for length, _ in changes]).tolist()
+    # Each stage leaves a source out, if there is another.
+    later = [
+        (start, {name: float(len(names) == 1 or i != left_out % len(names)) for i, name in enumerate(names)})
+        for start, (_, left_out) in zip(starts, changes, strict=True)
+    ]
+    windows = {name: n for name, (n, _) in sources.items()}
+    order = SampleOrder(windows, {name: w for name, (_, w) in sources.items()}, seed, 8, later)
+    drawn, window = order.samples(0, 5000)
+    pieces = [np.stack(order.samples(start, 250)) for start in range(0, 5000, 250)]
+    assert np.array_equal(np.concatenate(pieces, axis=1), np.stack([drawn, window]))
+    for i, n in enumerate(order.num_windows.tolist()):
+        own = window[drawn == i]
+        for epoch in range(len(own) // n):
+            assert np.array_equal(np.sort(own[epoch * n : (epoch + 1) * n]), np.arange(n))
+    for (start, weights), stop in zip(later, [*starts, 5000][1:], strict=True):
+        counts = np.bincount(drawn[start:stop], minlength=len(names))
+        assert set(np.flatnonzero(counts)) <= {i for i, name in enumerate(names) if weights[name]}
+    for num_samples in (0, 1, *starts, 4999):
+        counted = np.bincount(drawn[:num_samples], minlength=len(names))
+        assert np.array_equal(order.counts(num_samples), counted)
+
+
+def test_the_plan_is_a_table_of_what_each_source_gives():
+    order = SampleOrder(
+        {"web": 900, "wiki": 100}, {"web": 1, "wiki": 1}, 1, 8, [(500, {"web": 1, "wiki": 0})]
+    )
+    web, wiki = order.counts(1000).tolist()
+    assert wiki < 300
+    lines = plan_table(order.plan(1000), 8).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["web", "50.0%", "900", str(web), f"{8 * web:,}", f"{web / 900:.2f}"],
+        ["wiki", "50.0%", "100", str(wiki), f"{8 * wiki:,}", f"{wiki / 100:.2f}"],
+    ]
 
 
 def test_windows_share_one_token():

@@ -256,7 +256,9 @@ def test_records_add_up(bench: Bench, tmp_path: Path):
         assert min(record.loss_by_source.values()) <= record.loss <= max(record.loss_by_source.values())
         assert 0 <= record.data_wait <= 1
         assert record.mfu is None
-    assert {row.source: row.num_samples * 16 for row in trainer.plan} == recorder.steps[-1].tokens_by_source
+    assert {row.source: row.num_samples * 16 for row in trainer.schedule.plan} == recorder.steps[
+        -1
+    ].tokens_by_source
     assert result.samples_consumed == 56
 
 
@@ -276,7 +278,7 @@ def test_the_mixture_follows_the_weights_of_the_corpus_unless_the_training_has_i
     ):
         bench.dataset = write_dataset(tmp_path / name, rows, of_corpus)
         trainer = bench.trainer(tmp_path / f"{name}-run", source_weights=own)
-        shares[name] = {plan.source: plan.weight for plan in trainer.plan}
+        shares[name] = {plan.source: plan.weight for plan in trainer.schedule.plan}
     assert shares == {
         "even": {"book": 0.5, "web": 0.5},
         "corpus": {"book": 0.75, "web": 0.25},
