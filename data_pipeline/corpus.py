@@ -38,8 +38,12 @@ TABLES = {
     "inputs": schema.INPUTS,
 }
 VERSIONS = "versions"
-# A table's log is kept: without its old entries an old version could not be read.
-SETTINGS: dict[str, str | None] = {"delta.enableExpiredLogCleanup": "false"}
+# A table's log is kept: without its old entries an old version could not be read. With frequent checkpoints opening a
+# table takes as long after many nights as after few.
+SETTINGS: dict[str, str | None] = {
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.checkpointInterval": "10",
+}
 # Where another commit has come first, ours fails instead of being tried again behind it.
 ONCE = CommitProperties(max_commit_retries=0)
 # The columns that say what became of a document, by the table that holds it.

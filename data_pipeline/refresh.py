@@ -270,6 +270,7 @@ class Refresh:
             self.corpus.files("documents", known) if known else [],
             {source.name: index for index, source in enumerate(self.config.sources)},
             settled.leaving["doc_id"].combine_chunks(),
+            [file.size for file in self.corpus.data_files("signatures", known)] if known else [],
         )
 
     def _find_duplicates(self, members: Members, version: int, staging: Path) -> pa.Table:

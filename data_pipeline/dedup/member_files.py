@@ -24,8 +24,8 @@ from data_pipeline.storage import open_parquet, read_parquet
 
 PLACE_BITS = 36
 PLACE = (1 << PLACE_BITS) - 1
-# Signature files that one task reads, at most, and tasks from which on one reads several.
-FILES_A_TASK, TASKS = 64, 32
+# Bytes of signature files that one task reads, about, and files, at most.
+BYTES_A_TASK, FILES_A_TASK = 8 << 20, 64
 
 
 def members_of(
@@ -34,6 +34,7 @@ def members_of(
     document_files: Sequence[str],
     ranks: dict[str, int],
     leaving: pa.Array | None = None,
+    signature_sizes: Sequence[int] = (),
 ) -> Members:
     """The documents of a refresh.
 
@@ -42,6 +43,7 @@ def members_of(
         signature_files, document_files: Parquet files of the kept documents' tables.
         ranks: {source: priority}, 0 first.
         leaving: ids of kept documents that nothing is compared with, for they leave.
+        signature_sizes: bytes of the signature files; small ones share a task.
     """
     paths = {int(path.stem.split("-")[1]): str(path) for path in staged}
 
@@ -62,7 +64,7 @@ def members_of(
         )
 
     units = [pa.table({"path": [path], "number": [number]}) for number, path in sorted(paths.items())]
-    kept = _in_parts(signature_files)
+    kept = _in_parts(signature_files, signature_sizes or [BYTES_A_TASK] * len(signature_files))
     gone = ray.put(leaving) if leaving is not None and len(leaving) else None
     return Members(
         new=map_tables(from_tables(units), _new_members),
@@ -72,13 +74,19 @@ def members_of(
     )
 
 
-def _in_parts(files: Sequence[str]) -> list[pa.Table]:
+def _in_parts(files: Sequence[str], sizes: Sequence[int]) -> list[pa.Table]:
     """Numbered files, one table a task: nightly refreshes leave many small ones."""
-    size = max(1, min(FILES_A_TASK, len(files) // TASKS))
-    numbers = range(0, len(files), size)
+    parts: list[list[tuple[str, int]]] = []
+    filled = BYTES_A_TASK
+    for number, (path, size) in enumerate(zip(files, sizes, strict=True)):
+        if filled + size > BYTES_A_TASK or len(parts[-1]) == FILES_A_TASK:
+            parts.append([])
+            filled = 0
+        parts[-1].append((path, number))
+        filled += size
     return [
-        pa.table({"path": files[start : start + size], "number": [*range(len(files))[start : start + size]]})
-        for start in numbers
+        pa.table({"path": [path for path, _ in part], "number": [number for _, number in part]})
+        for part in parts
     ]
 
 
