@@ -53,7 +53,9 @@ def dataset(shared_data: Path, vocab_size: int) -> tuple[Path, Tokenizer]:
     training = [text for (_, split), rows in parts.items() if split == "train" for text in rows]
     share = SAMPLE_CHARS / sum(map(len, training))
     sample = (text[: int(len(text) * share)] for text in training)
-    (folder / "tokenizer.json").write_text(train_text(sample, TokenizerConfig(vocab_size=vocab_size)), "utf-8")
+    (folder / "tokenizer.json").write_text(
+        train_text(sample, TokenizerConfig(vocab_size=vocab_size)), "utf-8"
+    )
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     shards = [_write_shard(folder, source, split, rows, tokenizer) for (source, split), rows in parts.items()]
     manifest = Manifest(
