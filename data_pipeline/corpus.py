@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
+from pyarrow.fs import SubTreeFileSystem
 
 from data_pipeline import schema
 from data_pipeline.errors import InputError, Overtaken
@@ -119,7 +120,7 @@ class Corpus:
             return []
         # Of an older gptmill they lack some columns.
         empty = dict.fromkeys(schema.VERSIONS.names)
-        rows = [empty | row for row in self.delta(VERSIONS).to_pyarrow_table().to_pylist()]
+        rows = [empty | row for row in self.whole(VERSIONS).to_table().to_pylist()]
         rows.sort(key=lambda row: row["version"])
         if self.as_of and self.as_of not in {row["version"] for row in rows}:
             raise InputError(f"as_of: {self.root} has no version {self.as_of}; refresh history lists them")
@@ -183,7 +184,15 @@ class Corpus:
 
         Columns that came later than the version are null.
         """
-        return self.delta(table, version[f"{table}_version"]).to_pyarrow_dataset(schema=TABLES[table])
+        return self.whole(table, version[f"{table}_version"], TABLES[table])
+
+    def whole(self, table: str, version: int | None = None, columns: pa.Schema | None = None) -> pads.Dataset:
+        """A Delta table, at one of its own versions, as a dataset."""
+        filesystem = None
+        if "://" in str(self.path(table)):
+            # deltalake's own file system is Python code in Arrow's threads, which may outlive the interpreter.
+            filesystem = SubTreeFileSystem(*reversed(place_of(self.path(table))))
+        return self.delta(table, version).to_pyarrow_dataset(filesystem=filesystem, schema=columns)
 
     def read(self, table: str, version: dict[str, Any] | None, columns: Sequence[str]) -> pa.Table:
         """Chosen columns of one table at one version; an empty table where there is no version yet."""

@@ -142,9 +142,9 @@ def ledger(corpus: Corpus) -> tuple[Rules, int | None]:
     """(All rules, the ledger's Delta version); (none, None) where nothing was ever taken down."""
     if not corpus.has_table(TABLE):
         return Rules(), None
-    table = corpus.delta(TABLE)
-    rows = table.to_pyarrow_table(columns=["kind", "value"])
-    return Rules.of(zip(*(column.to_pylist() for column in rows.columns), strict=True)), table.version()
+    version = corpus.delta(TABLE).version()
+    rows = corpus.whole(TABLE, version).to_table(columns=["kind", "value"])
+    return Rules.of(zip(*(column.to_pylist() for column in rows.columns), strict=True)), version
 
 
 def enter(corpus: Corpus, rules: Sequence[Rule], note: str) -> int:
