@@ -17,7 +17,7 @@ class Options(ReportOptions):
     """Options of workflows.export."""
 
     workspace: str = "workspace"
-    """Folder that everything is kept in, or an s3:// or gs:// URI."""
+    """Folder that everything is kept in. An s3:// or gs:// URI will do as well."""
     to: str = ""
     """New folder (or URI) to write."""
     format: Literal["parquet", "jsonl", "nanogpt", "megatron"] = "parquet"

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.fs
 
 from data_pipeline.sources import is_local
 from data_pipeline.storage import place_of
-from workflows.workspace import Workspace
+
+if TYPE_CHECKING:
+    from workflows.workspace import Workspace
 
 
 def pull(workspace: Workspace, *folders: str) -> None:

@@ -33,7 +33,7 @@ class Options:
     """Options of workflows.pretrain."""
 
     workspace: str = "workspace"
-    """Folder that everything is kept in."""
+    """Folder that everything is kept in. An s3:// or gs:// URI will do as well."""
     preset: str = "demo"
     """Recipe to start from (demo, tiny, gpt1, gpt2, gpt3-small, modern-d12 ...; python -m gpt.presets lists them); the
     options under model and train override it."""

@@ -26,7 +26,7 @@ class Options:
     """Options of workflows.tokenize."""
 
     workspace: str = "workspace"
-    """Folder that everything is kept in, or an s3:// or gs:// URI."""
+    """Folder that everything is kept in. An s3:// or gs:// URI will do as well."""
     as_of: int = 0
     """Corpus version to tokenise; 0 is the newest."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
