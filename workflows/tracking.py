@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -430,7 +431,13 @@ def log_model(workspace: Workspace, run: Run, model_folder: Path, metrics: Mappi
         ),
     )
     packages = Path(__file__).resolve().parent.parent
-    with _current_store(tracking_uri(workspace)), mlflow.start_run(run_id=run.run_id):
+    with (
+        _current_store(tracking_uri(workspace)),
+        mlflow.start_run(run_id=run.run_id),
+        warnings.catch_warnings(),
+    ):
+        # The signature is given: an example would only make MLflow start the model.
+        warnings.filterwarnings("ignore", message=".*input example was not provided")
         info = mlflow.pyfunc.log_model(
             name=model_folder.name,
             python_model=str(Path(__file__).with_name("logged_model.py")),
