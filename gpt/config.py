@@ -384,22 +384,7 @@ class TrainConfig:
         ):
             value = getattr(self, name)
             _require(value >= 0, f"{name} is {value}; it must not be negative")
-        _require(
-            self.micro_batch_size == 0 or self.batch_size % self.micro_batch_size == 0,
-            f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}; use a divisor, "
-            "or 0 for the worker's whole share",
-        )
-        _require(
-            self.batch_ramp_start == 0
-            or (self.batch_ramp_start < self.batch_size and self.batch_size % self.batch_ramp_start == 0),
-            f"batch_ramp_start {self.batch_ramp_start} is no proper divisor of batch_size {self.batch_size}; use one, "
-            "or 0 for no ramp",
-        )
-        _require(
-            bool(self.batch_ramp_start) == bool(self.batch_ramp_samples),
-            f"batch_ramp_start {self.batch_ramp_start} and batch_ramp_samples {self.batch_ramp_samples} go together; "
-            "set both, or neither",
-        )
+        self._check_batches()
         for name in ("lr", "muon_lr"):
             value = getattr(self, name)
             _require(value > 0, f"{name} is {value}; it must be positive")
@@ -439,6 +424,24 @@ class TrainConfig:
             )
             before = stage.from_step
             _check_weights(f"{where}.weights", stage.weights)
+
+    def _check_batches(self) -> None:
+        _require(
+            self.micro_batch_size == 0 or self.batch_size % self.micro_batch_size == 0,
+            f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}; use a divisor, "
+            "or 0 for the worker's whole share",
+        )
+        _require(
+            self.batch_ramp_start == 0
+            or (self.batch_ramp_start < self.batch_size and self.batch_size % self.batch_ramp_start == 0),
+            f"batch_ramp_start {self.batch_ramp_start} is no proper divisor of batch_size {self.batch_size}; use one, "
+            "or 0 for no ramp",
+        )
+        _require(
+            bool(self.batch_ramp_start) == bool(self.batch_ramp_samples),
+            f"batch_ramp_start {self.batch_ramp_start} and batch_ramp_samples {self.batch_ramp_samples} go together; "
+            "set both, or neither",
+        )
 
 
 _CHOICES = {
