@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from data_pipeline.config import QualityTraining, RefreshConfig
+from data_pipeline.config import RefreshConfig
+from data_pipeline.quality_config import QualityTraining
 
 if TYPE_CHECKING:
     from data_pipeline.quality.model import QualityModel

@@ -24,8 +24,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipeline.config import QualityTraining, RefreshConfig, SourceConfig
+from data_pipeline.config import RefreshConfig, SourceConfig
 from data_pipeline.errors import InputError
+from data_pipeline.quality_config import QualityTraining
 from workflows import cli, versions
 from workflows.summary import ReportOptions, Summary, summarised
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_pipeline.config import QualityConfig, RefreshConfig
+from data_pipeline.config import RefreshConfig
 from data_pipeline.quality.model import cached_model, read_metadata
+from data_pipeline.quality_config import QualityConfig
 from data_pipeline.schema import Verdict, keep_all, replace_column, split
 
 STAGE = "quality"

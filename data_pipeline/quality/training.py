@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.config import DecontaminateConfig, QualityConfig, QualityTraining, RefreshConfig
+from data_pipeline.config import DecontaminateConfig, RefreshConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.errors import InputError
 from data_pipeline.inputs import find_inputs
@@ -27,6 +27,7 @@ from data_pipeline.quality.model import (
     save_model,
 )
 from data_pipeline.quality.scoring import model_folder
+from data_pipeline.quality_config import QualityConfig, QualityTraining
 from data_pipeline.shards import canonical_json
 from data_pipeline.staging import Progress, stage_files, staged_files
 

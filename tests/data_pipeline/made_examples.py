@@ -6,7 +6,8 @@ import json
 import random
 from pathlib import Path
 
-from data_pipeline.config import QualityTraining, RefreshConfig, SourceConfig
+from data_pipeline.config import RefreshConfig, SourceConfig
+from data_pipeline.quality_config import QualityTraining
 from tests.data_pipeline.made_inputs import VOCABULARY, prose
 
 PITCHES = [

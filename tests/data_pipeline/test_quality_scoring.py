@@ -19,12 +19,13 @@ from deltalake import DeltaTable
 from safetensors.numpy import save
 
 from data_pipeline import schema
-from data_pipeline.config import QualityConfig, RefreshConfig, SourceConfig
+from data_pipeline.config import RefreshConfig, SourceConfig
 from data_pipeline.corpus import TABLES, Corpus, DataFile
 from data_pipeline.errors import InputError
 from data_pipeline.quality.model import QualityModel, load_model, save_model
 from data_pipeline.quality.scoring import score_documents, with_model
 from data_pipeline.quality.training import train
+from data_pipeline.quality_config import QualityConfig
 from data_pipeline.refresh import RefreshResult, refresh
 from data_pipeline.shards import canonical_json
 from tests.data_pipeline.made_examples import TRAINING, essay, pitch, sources, write_lines

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from ray.data import DataContext
 
-from data_pipeline.config import QualityTraining, RefreshConfig, SourceConfig
+from data_pipeline.config import RefreshConfig, SourceConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.errors import InputError
 from data_pipeline.quality.model import QualityModel
 from data_pipeline.quality.training import train
+from data_pipeline.quality_config import QualityTraining
 from data_pipeline.refresh import refresh
 from tests.data_pipeline.made_examples import TRAINING, essay, pitch, sources, write_lines
 from tests.data_pipeline.made_inputs import VOCABULARY, make_corpus, prose
