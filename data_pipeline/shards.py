@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.lib.stride_tricks import sliding_window_view
 
 from data_pipeline.errors import InputError
 from data_pipeline.object_stores import store_of
@@ -31,6 +32,8 @@ from data_pipeline.shard_cache import ShardCache
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 TOKENS, DOC_ID, NUM_BYTES = "tokens", "doc_id", "num_bytes"
+# So many rows of one record batch are gathered at once; fewer are copied one by one, which costs less than the set-up.
+MANY_ROWS = 4
 
 
 def canonical_json(value: Any) -> bytes:
@@ -267,12 +270,17 @@ class _Mapped:
         length = rows.shape[1]
         chunks = np.searchsorted(self._starts, starts, side="right") - 1
         offsets = starts - self._starts[chunks]
-        for place, chunk, offset in zip(places.tolist(), chunks.tolist(), offsets.tolist(), strict=True):
-            view = self._chunks[chunk][offset : offset + length]
-            if len(view) == length:
-                rows[place] = view
+        for chunk in np.unique(chunks).tolist():
+            here = np.flatnonzero(chunks == chunk)
+            tokens = self._chunks[chunk]
+            is_whole = offsets[here] + length <= len(tokens)
+            whole = here[is_whole]
+            if len(whole) > MANY_ROWS:
+                rows[places[whole]] = sliding_window_view(tokens, length)[offsets[whole]]
             else:
-                yield place
+                for place, offset in zip(places[whole].tolist(), offsets[whole].tolist(), strict=True):
+                    rows[place] = tokens[offset : offset + length]
+            yield from places[here[~is_whole]].tolist()
 
     def read(self, start: int, length: int) -> np.ndarray:
         """A view of the tokens from `start`, as far as their record batch reaches."""

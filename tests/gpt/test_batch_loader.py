@@ -106,6 +106,19 @@ def test_micro_batches_split_the_share_and_types_are_wide(dataset: TokenDataset)
     assert dataset.streams["web"].dtype == np.uint16
 
 
+@pytest.mark.parametrize("length", [2, CONTEXT + 1, 200])
+def test_many_rows_at_once_are_those_read_one_by_one(dataset: TokenDataset, length: int):
+    stream = dataset.streams["web"]
+    # All places of the first two thousand, so those too where record batches and shards meet, and the last.
+    starts = np.r_[np.arange(min(2_000, stream.num_tokens - length)), stream.num_tokens - length]
+    rows = np.empty((len(starts), length), stream.dtype)
+    stream.read_rows(starts, rows)
+    assert all((row == stream.read(int(start), length)).all() for start, row in zip(starts, rows, strict=True))
+    few = rows[:3].copy()
+    stream.read_rows(starts[-3:], few)
+    assert (few == rows[-3:]).all()
+
+
 def test_an_error_in_the_thread_reaches_training(dataset: TokenDataset, monkeypatch: pytest.MonkeyPatch):
     def broken(starts: np.ndarray, rows: np.ndarray) -> None:
         raise OSError("the disk is gone")
