@@ -113,7 +113,9 @@ def test_many_rows_at_once_are_those_read_one_by_one(dataset: TokenDataset, leng
     starts = np.r_[np.arange(min(2_000, stream.num_tokens - length)), stream.num_tokens - length]
     rows = np.empty((len(starts), length), stream.dtype)
     stream.read_rows(starts, rows)
-    assert all((row == stream.read(int(start), length)).all() for start, row in zip(starts, rows, strict=True))
+    assert all(
+        (row == stream.read(int(start), length)).all() for start, row in zip(starts, rows, strict=True)
+    )
     few = rows[:3].copy()
     stream.read_rows(starts[-3:], few)
     assert (few == rows[-3:]).all()
