@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 import tempfile
 import time
@@ -22,13 +21,13 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.token_data import write_result
 from gpt.generate import Request, generate_batch
 from gpt.hf import import_hf
 from gpt.model import GPT
 from gpt.quantise import quantised
 from gpt.sampling import Sampling
 
-ROOT = Path(__file__).resolve().parents[1]
 PROMPT_TOKENS, NEW_TOKENS, BATCHES = 32, 64, (1, 8)
 
 Tokens = list[list[int]]
@@ -130,9 +129,7 @@ def main() -> None:
         if equal["gptmill fp32"] < 1:
             print("  our fp32 tokens are not equal to theirs")
         results[f"batch {batch}"] = {"tokens_per_second": rates, "ratios": ratios, "rows_equal": equal}
-    folder = ROOT / "build" / "benchmarks"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "generation.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(write_result("generation", results))
 
 
 if __name__ == "__main__":

@@ -165,7 +165,8 @@ def main() -> None:
                 outcome = measure(Path(folder), config, train, device)
             except torch.cuda.OutOfMemoryError:
                 outcome = {"out_of_memory": True}
-                torch.cuda.empty_cache()
+            # Here, where the error no longer holds on to what it was raised over.
+            torch.cuda.empty_cache()
             torch.compiler.reset()
             results.append(setting | outcome)
             speed = outcome.get("tokens_per_second")

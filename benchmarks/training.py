@@ -1,7 +1,7 @@
 """Tokens a second of training on a CPU: our trainer beside a minimal plain loop and transformers' Trainer.
 
 All train GPT-2's network (6 layers of 384, context 256, 50,257 tokens of vocabulary) on the same sequences of real text
-in the same order, 2,048 tokens a step, with the same schedule, on the same two threads; each run in a process of its
+in the same order, 2,048 tokens a step, with the same schedule (transformers' warm-up begins at 0, a step behind the others), on the same two threads; each run in a process of its
 own, in turn. `plain` is nanoGPT's model and loop, written out below, float32 as they are by default; `transformers` is
 its Trainer on GPT2LMHeadModel with its defaults (float32), `transformers-bf16` the same with bf16=True. Speed is the
 median over the steps of all seeds but the first two of each run; the loss is that on the same held-out text, in
@@ -247,8 +247,10 @@ def with_transformers(folder: Path, steps: int, seed: int, bf16: bool) -> tuple[
             disable_tqdm=True,
             remove_unused_columns=False,
         )
-        InOrder(model, arguments, train_dataset=rows, callbacks=[Clock()]).train()
-    model.eval()
+        trainer = InOrder(model, arguments, train_dataset=rows, callbacks=[Clock()])
+        trainer.train()
+    # Without the wrapper that casts to bf16.
+    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
     return np.diff(ends).tolist(), lambda tokens: model(tokens).logits
 
 
@@ -267,7 +269,7 @@ def run(name: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
 def accelerate_folder() -> str:
     """Folder that holds accelerate, which transformers' Trainer needs and nothing of ours does."""
     folder = ROOT / "build" / "accelerate"
-    if not folder.exists():
+    if not (folder / "accelerate" / "__init__.py").exists():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
         subprocess.run([*command, "accelerate"], check=True)
     return str(folder)

@@ -257,7 +257,8 @@ class Corpus:
         for name in TABLES:
             table, committed = self._held[name], version[f"{name}_version"]
             if table.version() != committed:
-                table.restore(committed, commit_properties=ONCE)
+                with _conditional(name):
+                    table.restore(committed, commit_properties=ONCE)
         self._hold()
 
     def _hold(self) -> None:
@@ -302,11 +303,11 @@ class Corpus:
         if all_inputs is not None or inputs.num_rows:
             rows = inputs if all_inputs is None else all_inputs
             is_whole = replace or all_inputs is not None
-            self._append("inputs", schema.conform(rows, schema.INPUTS), "overwrite" if is_whole else "append")
+            self.put("inputs", schema.conform(rows, schema.INPUTS), "overwrite" if is_whole else "append")
         row = dict.fromkeys(schema.VERSIONS.names) | version_row
         for name in TABLES:
             row[f"{name}_version"] = self._table(name).version()
-        self._append(VERSIONS, pa.Table.from_pylist([row], schema=schema.VERSIONS), "append")
+        self.put(VERSIONS, pa.Table.from_pylist([row], schema=schema.VERSIONS), "append")
         return row
 
     def _check(
@@ -373,8 +374,12 @@ class Corpus:
             )
         self._held[name] = self.delta(name, table.version() + 1)
 
-    def _append(self, name: str, rows: pa.Table, mode: Literal["append", "overwrite"]) -> None:
-        """Write rows of a small table."""
+    def put(self, name: str, rows: pa.Table, mode: Literal["append", "overwrite"]) -> None:
+        """Write rows of a small table, if it is still what `prepare` found.
+
+        Raises:
+            Overtaken: it is not.
+        """
         if name == VERSIONS:
             self.create_table(name, schema.VERSIONS)
         table = self._table(name)

@@ -258,8 +258,14 @@ def _table(columns: list[str], rows: list[list[str]]) -> str:
 
 
 def _inline(text: str) -> str:
-    """Text that stays within a cell and is no markup."""
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    """Text that stays within a cell and is no HTML."""
+    return (
+        " ".join(text.split())
+        .replace("\\", "\\\\")
+        .replace("&", "&amp;")
+        .replace("<", "&lt;")
+        .replace("|", "\\|")
+    )
 
 
 def _size_category(count: int) -> str:

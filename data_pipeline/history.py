@@ -16,10 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
-from deltalake import write_deltalake
 
 from data_pipeline import changes, evidence, schema, takedowns
-from data_pipeline.corpus import COUNTED, ONCE, SUPERSEDED, TABLES, TAKEDOWN, VERSIONS, Corpus, DataFile
+from data_pipeline.corpus import COUNTED, SUPERSEDED, TABLES, TAKEDOWN, VERSIONS, Corpus
 from data_pipeline.errors import InputError
 from data_pipeline.inputs import inputs_after
 from data_pipeline.storage import place_of, read_parquet, remove_file, remove_tree
@@ -118,14 +117,14 @@ def remove(
     _, ledger = takedowns.ledger(corpus)
     is_pending = latest["takedowns_version"] != ledger
     row = comply(corpus, latest, latest, "remove", progress) if is_pending else latest
-    return Removal(row, found, _all_ids(corpus, row, named), num_rules, is_pending)
+    return Removal(row, found, _all_ids(corpus, row, Rules.of([*rules, *texts])), num_rules, is_pending)
 
 
 def _all_ids(corpus: Corpus, version: Row, rules: Rules) -> list[str]:
     """Documents that rules name and that a readable version has, or that left; token datasets may hold them."""
-    columns = ["doc_id", "uri"]
+    columns = ["doc_id", "uri", "text_hash"]
     left = corpus.scan("removed", version).to_table(
-        columns=columns, filter=pc.field("stage").isin([SUPERSEDED, TAKEDOWN])
+        columns=columns[:2], filter=pc.field("stage").isin([SUPERSEDED, TAKEDOWN])
     )
     files = {
         corpus.uri(file)
@@ -286,7 +285,7 @@ def vacuum(corpus: Corpus, keep: int, protected: Collection[int] = (), dry_run: 
         # Marked before their files go: nobody is told that a version is there and then misses a file of it.
         marked = [row | ({"vacuumed_at": _now()} if row["version"] in dropped else {}) for row in rows]
         table = pa.Table.from_pylist(marked, schema=schema.VERSIONS)
-        write_deltalake(corpus.delta(VERSIONS), table, mode="overwrite", commit_properties=ONCE)
+        corpus.put(VERSIONS, table, "overwrite")
     files: list[tuple[str, int]] = []
     for name in (*TABLES, VERSIONS, takedowns.TABLE):
         if corpus.has_table(name):
@@ -343,8 +342,3 @@ def purge(corpus: Corpus) -> Vacuumed:
             remove_file(corpus.root / "reports" / name)
             gone.files.append((f"reports/{name}", size))
     return gone
-
-
-def files_of(corpus: Corpus, version: Row) -> list[DataFile]:
-    """All data files of a version."""
-    return [file for name in TABLES for file in corpus.data_files(name, version)]

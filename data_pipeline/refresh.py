@@ -234,11 +234,12 @@ class Refresh:
         pending = list(inputs)
         while pending:
             have = staged_files(staging)
+            known = set(have)
             first_unit = 1 + int(have[-1].stem.split("-")[1]) if have else 0
             counts = stage_files(pending, self.config, staging, self.progress, first_unit)
             read |= {file.key: counts[index] for index, file in enumerate(pending)}
             files += pending
-            fresh = [path for path in staged_files(staging) if path not in set(have)]
+            fresh = [path for path in staged_files(staging) if path not in known]
             remove_boilerplate(fresh, self.config, sum(map(size_of, fresh)) // BYTES_A_PARTITION)
             old = changes.documents_of(
                 self.corpus, before, {file.name for file in pending if file.name in current}

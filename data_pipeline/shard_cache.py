@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from pyarrow.fs import FileSystem
@@ -70,7 +71,8 @@ class ShardCache:
             with self._lock:
                 self._pending.pop(sha256, None)
             path = self.start(name, size, sha256).result()
-        os.utime(path)
+        with suppress(FileNotFoundError):
+            os.utime(path)
         return path
 
     def start(self, name: str, size: int, sha256: str) -> Future[Path]:
@@ -125,6 +127,11 @@ class ShardCache:
                         f"{self.uri}/{name}: sha256 differs from the manifest; the shard is damaged, tokenise again"
                     )
                 beside.replace(path)
+            except BaseException:
+                # Who asks again asks the store again.
+                with self._lock:
+                    self._pending.pop(sha256, None)
+                raise
             finally:
                 beside.unlink(missing_ok=True)
             self.fetched.append(sha256)
@@ -145,7 +152,6 @@ class ShardCache:
                 if total + size <= self.budget:
                     break
                 path.unlink(missing_ok=True)
-                (self.folder / f"{path.stem}.lock").unlink(missing_ok=True)
                 total -= held
                 self._pending.pop(path.stem, None)
                 self._evicted(path.stem)

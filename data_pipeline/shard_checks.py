@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -75,7 +76,6 @@ def verify_dataset(
         for path in find(folder, "*")
         if path.name not in known and path.name != MANIFEST_NAME
     ]
-    cache = ShardCache(str(folder)) if is_remote(folder) else None
     done = 0
 
     def check(shard: ShardInfo) -> list[str]:
@@ -85,7 +85,9 @@ def verify_dataset(
         progress(f"verified {done} of {len(manifest.shards)} shards")
         return found
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    # A folder of its own: what the node's cache holds says nothing of the store.
+    with TemporaryDirectory() as fetched, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        cache = ShardCache(str(folder), Path(fetched)) if is_remote(folder) else None
         for found in pool.map(check, manifest.shards):
             problems += found
     return Verification(

@@ -235,8 +235,9 @@ class TokenStream:
 
     def forget(self, sha256: str) -> None:
         """Close the shard of a file that is gone."""
-        for index in [index for index in self._mapped if self.shards[index].sha256 == sha256]:
-            self._mapped.pop(index, None)
+        for index in list(self._mapped):  # training may open a shard meanwhile
+            if self.shards[index].sha256 == sha256:
+                self._mapped.pop(index, None)
 
     def _map(self, index: int) -> _Mapped:
         mapped = self._mapped.get(index)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from data_pipeline.errors import InputError
 from data_pipeline.shards import DOC_ID, MANIFEST_NAME, Manifest
-from data_pipeline.storage import place_of, remove_file
+from data_pipeline.storage import place_of, remove_tree
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,5 @@ def _count(path: Path, wanted: pa.Array) -> int:
 
 
 def delete(holding: Holding) -> None:
-    """Delete the shards of a dataset that hold the documents, and the manifest before them: the dataset is no more.
-
-    Its other shards stay, for other versions may use them.
-    """
-    remove_file(holding.folder / MANIFEST_NAME)
-    for shard in holding.shards:
-        remove_file(holding.folder / shard)
+    """Delete a dataset that holds the documents; other versions have files, or links to them, of their own."""
+    remove_tree(holding.folder)

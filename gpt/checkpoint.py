@@ -185,7 +185,7 @@ class CheckpointWriter:
             for part, named in tensors.items():
                 save_file(dict(named), partial / f"{part}.safetensors")
             _write_state(partial, state)
-        self._drop_old()
+        self._drop_old(state["step"])
 
     def _write_sharded(self, tensors: TrainingTensors, state: Mapping[str, Any]) -> None:
         """All workers together: each writes its shards, rank 0 the rest."""
@@ -202,14 +202,17 @@ class CheckpointWriter:
             with _partial_checkpoint(self.run_dir, state["step"]) as partial:
                 folder.rename(partial / SHARDED_FOLDER)
                 _write_state(partial, state)
-            self._drop_old()
+            self._drop_old(state["step"])
         dist.barrier()
 
-    def _drop_old(self) -> None:
-        for old in _by_step(checkpoints_folder(self.run_dir))[self.keep :]:
-            step = int(old.name.removeprefix("step_"))
+    def _drop_old(self, newest: int) -> None:
+        # Later ones than the one just written are damaged: training went on from before them.
+        by_step = {
+            int(path.name.removeprefix("step_")): path for path in _by_step(checkpoints_folder(self.run_dir))
+        }
+        for step in [step for step in by_step if step <= newest][self.keep :]:
             if not self.keep_every or step % self.keep_every:
-                shutil.rmtree(old)
+                shutil.rmtree(by_step[step])
 
 
 def _remove(folder: Path, *patterns: str) -> None:

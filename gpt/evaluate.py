@@ -58,7 +58,8 @@ def evaluate_bits_per_byte(
     """Score each source of a dataset on its first tokens, in windows that do not overlap.
 
     Args:
-        model: in training or evaluation mode; the mode is restored.
+        model: in training or evaluation mode; the mode is restored. Attention crosses documents, with mask_documents
+            too: the windows are those of every model.
         dataset: usually the validation split.
         token_bytes: UTF-8 bytes of each token of the vocabulary, 0 for special ones, [vocab_size].
         context_length: window length; None = the model's.

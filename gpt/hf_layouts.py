@@ -260,6 +260,11 @@ def _read_qwen3(content: Mapping[str, Any]) -> ModelConfig:
     types = content.get("layer_types") or []
     if not content.get("use_sliding_window"):
         types = []
+    elif not types:
+        raise ConfigError(
+            "use_sliding_window is true, but layer_types does not say for which layers; save it again with a newer "
+            "transformers"
+        )
     unknown = set(types) - {"full_attention", "sliding_attention"}
     if unknown:
         raise ConfigError(f"layer_types has {', '.join(sorted(unknown))}, which this model does not have")

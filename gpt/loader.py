@@ -86,6 +86,7 @@ class BatchLoader:
         windows: of each source, by its name.
         order: which window is which sample; its sources are those of the windows.
         batches: sizes of the global batches.
+        dtype: of the streams' tokens, as the shards hold them (data_pipeline.shards.token_dtype).
         rank, world_size: this worker, and how many there are.
         micro_batch_size: rows of one forward; 0 = all of this worker's rows. The last one may be shorter.
         device: where batches go.

@@ -44,24 +44,29 @@ class Options(ReportOptions):
 
 def main(options: Options) -> None:
     """Write an export."""
-    options.validate()
     with summarised("export", options) as summary:
+        options.validate()
         if options.format in ("parquet", "jsonl"):
             _documents(options, summary)
         else:
             _tokens(options, summary)
 
 
+def _target(options: Options) -> Path:
+    from data_pipeline.sources import as_path
+
+    return as_path(options.to) if "://" in options.to else Path(options.to).expanduser().resolve()
+
+
 def _documents(options: Options, summary: Summary) -> None:
     from data_pipeline.cluster import ray_session
     from data_pipeline.exports import export_documents
-    from data_pipeline.sources import as_path
     from workflows.console import step
     from workflows.workspace import Workspace
 
     workspace = Workspace.existing(options.workspace)
     version = workspace.corpus.at(options.as_of or None)
-    folder = as_path(options.to) if "://" in options.to else Path(options.to).expanduser().resolve()
+    folder = _target(options)
     with step("export") as shown, ray_session(workspace.logs / "export.log"):
         totals = export_documents(
             workspace.corpus, version, folder, options.format, options.val_share, options.name, shown.update
@@ -72,13 +77,12 @@ def _documents(options: Options, summary: Summary) -> None:
 
 def _tokens(options: Options, summary: Summary) -> None:
     from data_pipeline import exports
-    from data_pipeline.sources import as_path
     from workflows.console import step
     from workflows.workspace import Workspace
 
     write = exports.export_nanogpt if options.format == "nanogpt" else exports.export_megatron
     dataset = Workspace.existing(options.workspace).dataset(options.dataset)
-    folder = as_path(options.to)
+    folder = _target(options)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"to: {folder} holds files already; give a new folder")
     with step("export") as shown:

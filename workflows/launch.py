@@ -6,7 +6,6 @@ its group with it; Ray Train starts a new group, and the trainer goes on from th
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -64,16 +63,13 @@ class TrainingJob:
 
 def run_training(
     job: TrainingJob, workers: int, device: str, max_restarts: int, update: Callable[[str], None]
-) -> dict[str, Any]:
+) -> None:
     """Train to the end under a running Ray.
 
     Args:
         workers, device: as `workflows.workers.choose_workers` takes them.
         max_restarts: worker failures that are survived.
         update: told the step and the loss while it trains.
-
-    Returns:
-        The content of result.json.
 
     Raises:
         InputError: the cluster has no room for the workers, or gave them none in time.
@@ -93,7 +89,6 @@ def run_training(
     finally:
         stop.set()
         watcher.join()
-    return json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
 
 
 def _ray_trainer(job: TrainingJob, group: WorkerGroup, max_restarts: int) -> Any:

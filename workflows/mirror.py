@@ -57,7 +57,8 @@ def push(workspace: Workspace, *folders: str) -> None:
         here = _local_files(near)
         # Marks last: result.json and done.json say that the rest is there.
         for path in sorted(
-            here, key=lambda path: ("checkpoints" not in path, path.endswith("done.json"), path)
+            here,
+            key=lambda path: ("checkpoints" not in path, path.endswith(("result.json", "done.json")), path),
         ):
             if "checkpoints" in path and there.get(path) == here[path]:
                 continue

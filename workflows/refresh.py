@@ -158,7 +158,9 @@ def show_inputs(location: str, config: RefreshConfig) -> None:
     from workflows.console import say, table
     from workflows.workspace import Workspace, exists
 
-    workspace = Workspace.existing(location) if exists(location) else Workspace(Path(location).resolve())
+    workspace = (
+        Workspace.existing(location) if exists(location) else Workspace(Path(location).expanduser().resolve())
+    )
     found = find_inputs(workspace.corpus, config, workspace.root, workspace.corpus.latest())
     table(
         ["source", "file", "MB", ""],
@@ -179,6 +181,14 @@ def show_inputs(location: str, config: RefreshConfig) -> None:
     )
 
 
+def _check_tracking(workspace: Workspace) -> None:
+    """Before any work, raise InputError where its runs could not be logged."""
+    if "://" in str(workspace.root):
+        from workflows.tracking import tracking_uri
+
+        tracking_uri(workspace)
+
+
 def refresh_corpus(
     workspace: Workspace,
     config: RefreshConfig,
@@ -196,6 +206,7 @@ def refresh_corpus(
     from data_pipeline.refresh import open_refresh
     from workflows.console import step
 
+    _check_tracking(workspace)
     corpus = workspace.corpus
     with (
         step("refresh") as shown,

@@ -6,6 +6,7 @@ wrong, so that trying again will not help; 1 anything else, also another process
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import sys
@@ -101,6 +102,6 @@ def _post(url: str, summary: Summary) -> None:
     try:
         with urllib.request.urlopen(request, timeout=WEBHOOK_SECONDS):
             pass
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "code", None) or getattr(error, "reason", None) or type(error).__name__
         print(f"warning: the webhook did not take the message ({reason})", file=sys.stderr)

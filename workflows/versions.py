@@ -109,10 +109,12 @@ def seconds_to_wait(wait: bool | float) -> float:
 def _writing(options: Waiting, told: Callable[[str], None]) -> Iterator[tuple[Workspace, Corpus]]:
     """The workspace and its corpus, locked, under a running Ray."""
     from data_pipeline.cluster import ray_session
+    from workflows.refresh import _check_tracking
     from workflows.workspace import Workspace
 
     seconds = seconds_to_wait(options.wait)
     workspace = Workspace.existing(options.workspace)
+    _check_tracking(workspace)
     corpus = workspace.corpus
     corpus.at()
     with corpus.locked(seconds, told), ray_session(workspace.logs / "refresh.log"):
@@ -200,7 +202,9 @@ def diff(options: DiffOptions) -> None:
         workspace = Workspace.existing(options.workspace)
         corpus = workspace.corpus
         new = corpus.at(options.new or None)
-        old = corpus.at(options.old or new["version"] - 1 or None)
+        if not options.old and new["version"] == 1:
+            raise InputError("old: version 1 has none before it")
+        old = corpus.at(options.old or new["version"] - 1)
         found = versions.diff(corpus, old, new, MAX_SHOWN)
         tokens = _tokens(workspace, old["version"], new["version"])
         summary |= {
@@ -458,6 +462,7 @@ def run(argv: Sequence[str]) -> int:
     options_class, main, positional = COMMANDS[argv[0]]
     arguments = list(argv[1:])
     for index, name in enumerate(positional):
-        if index < len(arguments) and arguments[index].isdigit():
-            arguments[index] = f"--{name}={arguments[index]}"
+        if index >= len(arguments) or not arguments[index].isdigit():
+            break
+        arguments[index] = f"--{name}={arguments[index]}"
     return cli.run(options_class, main, f"refresh {argv[0]}", main.__doc__ or "", arguments)

@@ -118,7 +118,7 @@ class Workspace:
 
 def exists(location: str) -> bool:
     """Whether there is a folder at a location; of an object store that is not asked."""
-    return "://" in location or Path(location).exists()
+    return "://" in location or Path(location).expanduser().exists()
 
 
 def _root(location: str) -> Path:

@@ -154,6 +154,18 @@ def test_a_damaged_step_is_written_anew(tmp_path: Path, model_config: ModelConfi
     assert [path.name for path in checkpoints_folder(tmp_path).iterdir()] == ["step_00000005"]
 
 
+def test_a_damaged_later_step_does_not_push_out_the_good_one(tmp_path: Path, model_config: ModelConfig):
+    model, optimizer = trained_model(model_config)
+    save_checkpoint(tmp_path, model, optimizer, {"step": 10}, keep=2)
+    save_checkpoint(tmp_path, model, optimizer, {"step": 20}, keep=2)
+    flip_a_byte(checkpoint_path(tmp_path, 20) / "model.safetensors")
+    # Training went on from 10.
+    save_checkpoint(tmp_path, model, optimizer, {"step": 15}, keep=1)
+    newest = latest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.path == checkpoint_path(tmp_path, 15)
+
+
 def test_an_interrupted_write_leaves_the_old_folder(tmp_path: Path):
     target = tmp_path / "model"
 

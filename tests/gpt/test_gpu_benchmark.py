@@ -15,7 +15,7 @@ def test_the_gpu_benchmark_runs_on_a_cpu_and_writes_its_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "gpu.json"
-    monkeypatch.setattr("sys.argv", ["gpu_training", "--tiny", "--out", str(out)])
+    monkeypatch.setattr("sys.argv", ["gpu_training", "--tiny", "--chunk", "100", "--out", str(out)])
     gpu_training.main()
     results = json.loads(out.read_text())["results"]
     assert len(results) == 4
