@@ -89,6 +89,9 @@ def test_differences_name_documents_words_files_and_tokens(session: RefreshSessi
     assert found["inputs"] == {"rows": {"added": 1, "gone": 0}}
     assert found["tokens"]["bpe"]["new"] > found["tokens"]["bpe"]["old"] > 1000
     assert found["examples"] == [["+", "rows", "new"]]
+    assert run(session, folder, "diff", "--old", "1", "--new", "2")["documents"] == found["documents"]
+    code, summary, _ = session.run("diff", "--new", "1", "--workspace", str(folder / "ws"))
+    assert (code, summary["message"]) == (2, "old: version 1 has none before it")
     answer = session.ask("refresh", "diff", "1", "2", "--workspace", str(folder / "ws"))
     assert "version 1 -> 2: 41 -> 42 documents" in answer["out"]
     assert "  + rows: new" in answer["out"]
