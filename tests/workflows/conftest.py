@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,25 @@ def run_workflow(name: str, *arguments: str, timeout: float = 500) -> subprocess
     )
 
 
+def outlive(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Those of `processes` that still run when the time is over.
+
+    Not psutil.wait_procs: the kernel may answer its pidfd_open of a process that is just ending with ENOENT, which
+    psutil does not expect.
+    """
+    end = time.monotonic() + timeout_s
+    while (alive := [process for process in processes if _runs(process)]) and time.monotonic() < end:
+        time.sleep(0.2)
+    return alive
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.fixture(autouse=True)
 def no_store_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins without a tracking store of its user's."""
@@ -59,8 +79,7 @@ def should_vanish() -> Iterator[list[psutil.Process]]:
     """Processes that must be gone when the tests are: Ray's agents notice within minutes that their node is."""
     processes: list[psutil.Process] = []
     yield processes
-    _, alive = psutil.wait_procs(processes, timeout=150)
-    assert not alive, "Ray's processes outlive the driver"
+    assert not outlive(processes, timeout_s=150), "Ray's processes outlive the driver"
 
 
 @pytest.fixture(scope="session")

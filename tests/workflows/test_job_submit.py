@@ -20,7 +20,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.workflows.conftest import ROOT, SMALL, environment, manifest_hash
+from tests.workflows.conftest import ROOT, SMALL, environment, manifest_hash, outlive
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def cluster() -> Iterator[dict[str, str]]:
         for process in (psutil.Process(head.pid), *family):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(family, timeout=20)
+        outlive(family, timeout_s=20)
         head.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
