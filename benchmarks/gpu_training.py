@@ -33,7 +33,8 @@ from gpt.heap import keep_freed_memory
 from gpt.loader import BatchLoader
 from gpt.meter import StepMeter
 from gpt.model import GPT
-from gpt.parallel import TrainingLoss, prepare
+from gpt.objectives import CAUSAL, TrainingLoss
+from gpt.parallel import prepare
 from gpt.schedule import DataSchedule
 from gpt.throughput import utilisation
 from gpt.updates import Updates
@@ -82,10 +83,10 @@ def measure(
     updates = Updates(model, train, device, 0, 1)
     loss_of = TrainingLoss(model, train)
     data = DataSchedule.of(TokenDataset(folder, "train"), train, model_config.context_length)
-    meter = StepMeter(1, device)
+    meter = StepMeter([CAUSAL], 1, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    seconds, waits, losses = [], [], []
+    seconds, waits, curve = [], [], []
     dtype = token_dtype(model_config.vocab_size)
     with BatchLoader(
         data.windows,
@@ -100,22 +101,22 @@ def measure(
             batch = next(loader)
             for micro in batch.micro_batches:
                 with torch.autocast(device.type, torch.bfloat16):
-                    loss, nll_BT = loss_of(micro)
-                (loss / batch.num_valid_tokens).backward()
-                meter.add_losses(nll_BT, micro)
+                    losses = loss_of(micro)
+                (losses[CAUSAL].total / batch.num_valid_tokens).backward()
+                meter.add_losses(losses, micro)
             updates.apply(step)
             meter.add_step(batch.num_valid_tokens, batch.wait_seconds)
             interval = meter.reduce(False, 1)  # waits for the device
             seconds.append(time.perf_counter() - began)
             waits.append(interval.data_wait)
-            losses.append(interval.loss)
+            curve.append(interval.loss_by_objective[CAUSAL])
     tokens_per_second = batch.num_valid_tokens / statistics.median(seconds[WARM_STEPS:])
     return {
         "tokens_per_second": tokens_per_second,
         "mfu": utilisation(model_config, tokens_per_second, device),
         "first_step_seconds": seconds[0],
         "data_wait": statistics.mean(waits[WARM_STEPS:]),
-        "losses": losses,
+        "losses": curve,
         "peak_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None,
     }
 

@@ -35,6 +35,9 @@ PATTERN = (
     r"|[^\r\n\p{L}\p{N}]?[\p{L}&&[^\p{Han}\p{Hiragana}\p{Katakana}]]+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
+# Of Latin, Greek, Arabic, Devanagari, Armenian, Ethiopic, Chinese and Japanese.
+SENTENCE_ENDS = tuple(".!?\u2026\u037e\u061f\u06d4\u0964\u0965\u0589\u1362\u3002\uff01\uff0e\uff1f")
+CLOSING = "\"')]}*_\u2019\u201d\u00bb\u203a\u300d\u300f\uff09"
 
 
 def train_tokenizer(
@@ -241,6 +244,19 @@ class Tokenizer:
         for index, value in self.token_bytes.items():
             lengths[index] = len(value)
         return lengths
+
+    def sentence_ends(self) -> np.ndarray:
+        """bool [vocab_size]: tokens behind which a sentence is over, as far as a token tells.
+
+        They end with a mark of SENTENCE_ENDS, quotes and brackets behind it allowed, or with an empty line. "Mr." and
+        3.14 are taken for ends; a mark whose bytes are in two tokens is not.
+        """
+        ends = np.zeros(self.vocab_size, bool)
+        for index, value in self.token_bytes.items():
+            text = value.decode("utf-8", "replace").rstrip(" ")
+            closed = text.rstrip().rstrip(CLOSING)
+            ends[index] = text.endswith(("\n\n", "\r\n\r\n")) or closed.endswith(SENTENCE_ENDS)
+        return ends
 
     def column_encoder(self) -> ColumnEncoder:
         """What encodes whole columns of text in a task."""

@@ -201,7 +201,10 @@ _MODEL_CHOICES = {
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What the network is asked to predict, each with a weight; a weight of 0 costs nothing and changes nothing."""
+    """What the network is asked to predict, each with a weight; a weight of 0 costs nothing and changes nothing.
+
+    The loss of a step is the weighted sum of the objectives' means over the global batch.
+    """
 
     causal: float = 1.0
     """Weight of next-token prediction at the beginning of training."""
@@ -218,14 +221,21 @@ class ObjectiveConfig:
     mask_ratio: float = 0.15
     """Share of the tokens that masked-token prediction asks for."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The objectives that have a weight at the beginning or at the end; the others are never computed."""
+        return tuple(
+            name
+            for name in ("causal", "masked", "sentence")
+            if getattr(self, name) or getattr(self, f"{name}_end")
+        )
+
     def weights(self, progress: float) -> dict[str, float]:
-        """Weight of each objective after a share of the training, those of 0 left out."""
+        """Weight of each of `names` after a share of the training."""
         weights = {}
-        for name in ("causal", "masked", "sentence"):
+        for name in self.names:
             first, last = getattr(self, name), getattr(self, f"{name}_end")
-            weight = first if last is None else first + (last - first) * progress
-            if weight > 0:
-                weights[name] = weight
+            weights[name] = first if last is None else first + (last - first) * progress
         return weights
 
     @property
@@ -245,7 +255,7 @@ class ObjectiveConfig:
                 value is None or (value >= 0 and math.isfinite(value)),
                 f"objectives.{name} is {value}; it must be 0 or more",
             )
-        _require(bool(self.weights(0.5)), "objectives has no weight over 0; leave causal at 1")
+        _require(bool(self.names), "objectives has no weight over 0; leave causal at 1")
         _require(
             0 < self.mask_ratio < 1, f"objectives.mask_ratio is {self.mask_ratio}; it must lie in (0, 1)"
         )
@@ -253,6 +263,10 @@ class ObjectiveConfig:
             model.multitask or not self.needs_multitask,
             "objectives has masked or sentence prediction, but model.multitask is off; turn it on, the model needs a mask "
             "and a sentence head",
+        )
+        _require(
+            "sentence" not in self.names or model.context_length >= 16,
+            f"objectives has sentence prediction, but context_length is {model.context_length}; pairs of texts need 16",
         )
 
 
@@ -342,6 +356,8 @@ class TrainConfig:
     """Keep only the inputs of the blocks and compute them again in the backward pass: less memory, a third slower."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Workers hold whole copies of the model (ddp), or shards of weights and moments (fsdp: what does not fit)."""
+    objectives: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What is predicted: next tokens, masked tokens, whether a text follows another."""
     loss_chunk: int = 1024
     """Tokens whose logits exist at a time; 0 = those of the whole micro-batch."""
     packing: Literal["contiguous", "best_fit"] = "contiguous"

@@ -58,8 +58,8 @@ def evaluate_bits_per_byte(
     """Score each source of a dataset on its first tokens, in windows that do not overlap.
 
     Args:
-        model: in training or evaluation mode; the mode is restored. Attention crosses documents, with mask_documents
-            too: the windows are those of every model.
+        model: in training or evaluation mode; the mode is restored. With mask_documents attention stays within
+            documents, as in training; the windows are those of every model.
         dataset: usually the validation split.
         token_bytes: UTF-8 bytes of each token of the vocabulary, 0 for special ones, [vocab_size].
         context_length: window length; None = the model's.
@@ -75,6 +75,7 @@ def evaluate_bits_per_byte(
     """
     device = torch.device(device) if device is not None else model.device
     context_length = context_length or model.config.context_length
+    eot_id = dataset.manifest.eot_id
     bytes_V = torch.as_tensor(np.asarray(token_bytes, np.int64), device=device)
     # Sums a source in float64: nats, tokens, bytes.
     sums = torch.zeros(len(dataset.streams), 3, dtype=torch.float64, device=device)
@@ -88,7 +89,8 @@ def evaluate_bits_per_byte(
         window_BT = window_BT.to(device)
         tokens_BT, targets_BT = window_BT[:, :-1].clamp(min=0), window_BT[:, 1:]
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            hidden_BTD = model.hidden(tokens_BT)
+            documents_BT = _documents(tokens_BT, eot_id) if model.config.mask_documents else None
+            hidden_BTD = model.hidden(tokens_BT, documents_BT)
             _, nll_BT = chunked_losses(
                 hidden_BTD,
                 model.head_weight,
@@ -132,6 +134,13 @@ def _windows(stream: TokenStream, starts: range, context_length: int, num_target
         length = min(context_length, num_targets - start) + 1
         windows[row, :length] = stream.read(start, length)
     return torch.from_numpy(windows)
+
+
+def _documents(tokens_BT: Tensor, eot_id: int) -> Tensor:
+    """Number of each token's document in its window, from 0: an end-of-text token begins one."""
+    begins_BT = tokens_BT == eot_id
+    begins_BT[:, 0] = False
+    return begins_BT.cumsum(1)
 
 
 def _scores(sums: Mapping[str, list[float]]) -> dict[str, Score]:

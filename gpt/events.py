@@ -26,9 +26,11 @@ class StepRecord:
     step: int
     """Updates made, this one included: 1 is the first."""
     loss: float
-    """Mean negative log-likelihood in nats a token."""
+    """Mean negative log-likelihood in nats a token; without next-token prediction, that of the first other objective."""
     loss_by_source: Mapping[str, float]
     """The same for each source that had tokens in these steps."""
+    loss_by_objective: Mapping[str, float]
+    """Mean loss in nats a target of each objective (causal, masked, sentence), unweighted; nan where none was asked."""
     learning_rate: float
     """Learning rate of this update."""
     grad_norm: float

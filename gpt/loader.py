@@ -41,6 +41,8 @@ class MicroBatch(NamedTuple):
     """Index into the order's `sources`, int64."""
     documents_BT: Tensor | None
     """Number of each token's document in its row, int64 from 0; None unless asked for."""
+    sample_B: Tensor
+    """Place of each sequence in the training order, int64; of padding, places beyond the batch."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,8 @@ class BatchLoader:
         documents = host.documents
         if documents is not None:
             documents = documents.to(self.device, non_blocking=True).to(torch.int64)
+        first = host.start_sample + self.rank
+        sample = torch.arange(first, first + len(rows) * self.world_size, self.world_size, device=self.device)
         size = self.micro_batch_size or len(rows)
         return [
             MicroBatch(
@@ -241,6 +245,7 @@ class BatchLoader:
                 targets[here],
                 source[here],
                 None if documents is None else documents[here],
+                sample[here],
             )
             for here in (slice(i, i + size) for i in range(0, len(rows), size))
         ]

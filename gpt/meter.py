@@ -1,30 +1,31 @@
 """What gathers between two step records: losses by source, time, and the wait for data.
 
-Shapes: B sequences of a micro-batch, T context_length, S sources.
+Shapes: B sequences of a micro-batch, O objectives, S sources.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from gpt.distributed import sum_over_workers
 from gpt.loader import MicroBatch
 from gpt.model import IGNORE_INDEX
+from gpt.objectives import ObjectiveLoss
 
 
 class Interval(NamedTuple):
     """What happened between two step records."""
 
-    loss: float
-    """Mean loss in nats a token, over all workers."""
+    loss_by_objective: dict[str, float]
+    """Mean loss in nats a target, over all workers; nan where there was no target."""
     loss_by_source: dict[int, float]
-    """The same by index of the source, for sources that had tokens."""
+    """Of the first objective by index of the source, for sources that had targets."""
     seconds_per_step: float
     """Wall-clock time of a step, this worker's."""
     tokens_per_second: float
@@ -38,23 +39,28 @@ class Interval(NamedTuple):
 class StepMeter:
     """Sums on the device, so that a step costs no wait for it; one reduction over the workers a record."""
 
-    def __init__(self, num_sources: int, device: torch.device) -> None:
-        self._nats_S = torch.zeros(num_sources, dtype=torch.float64, device=device)
-        self._tokens_S = torch.zeros_like(self._nats_S)
+    def __init__(self, objectives: Sequence[str], num_sources: int, device: torch.device) -> None:
+        self.objectives = tuple(objectives)
+        self._nats_OS = torch.zeros(len(objectives), num_sources, dtype=torch.float64, device=device)
+        self._targets_OS = torch.zeros_like(self._nats_OS)
         self.reset()
 
     def reset(self) -> None:
         """Begin a new interval."""
-        self._nats_S.zero_()
-        self._tokens_S.zero_()
+        self._nats_OS.zero_()
+        self._targets_OS.zero_()
         self.wait_seconds = self._elsewhere = 0.0
         self.num_tokens = self.num_steps = 0
         self._began = time.perf_counter()
 
-    def add_losses(self, nll_BT: Tensor, micro: MicroBatch) -> None:
-        """Add the token losses of one micro-batch, by source: the training forward's, no second one."""
-        self._nats_S.index_add_(0, micro.source_B, nll_BT.detach().double().sum(1))
-        self._tokens_S.index_add_(0, micro.source_B, (micro.targets_BT != IGNORE_INDEX).double().sum(1))
+    def add_losses(self, losses: Mapping[str, ObjectiveLoss], micro: MicroBatch) -> None:
+        """Add the losses of one micro-batch, by source: the training forward's, no second one."""
+        for name, loss in losses.items():
+            row, num_rows = self.objectives.index(name), len(micro.source_B)
+            nats_B = loss.losses.double().view(num_rows, -1).sum(1)
+            targets_B = (loss.targets != IGNORE_INDEX).double().view(num_rows, -1).sum(1)
+            self._nats_OS[row].index_add_(0, micro.source_B, nats_B)
+            self._targets_OS[row].index_add_(0, micro.source_B, targets_B)
 
     def add_step(self, num_tokens: int, wait_seconds: float) -> None:
         """Count a step of so many tokens, over all workers, and the wait for its data."""
@@ -76,17 +82,21 @@ class StepMeter:
 
     def reduce(self, stop: bool, world_size: int) -> Interval:
         """The interval that ends here, the same on every worker but for its tokens a second; begins a new one."""
-        if self._nats_S.device.type == "cuda":
-            torch.cuda.synchronize(self._nats_S.device)
+        device = self._nats_OS.device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         own = torch.tensor([self.wait_seconds, self.seconds, float(stop)], dtype=torch.float64)
-        sums = torch.cat([self._nats_S, self._tokens_S, own.to(self._nats_S.device)])
-        values = sum_over_workers(sums, world_size).tolist()
-        num_sources = len(self._nats_S)
-        nats, tokens = values[:num_sources], values[num_sources : 2 * num_sources]
-        wait_seconds, seconds, num_stops = values[2 * num_sources :]
+        sums = torch.cat([self._nats_OS.flatten(), self._targets_OS.flatten(), own.to(device)])
+        *values, wait_seconds, seconds, num_stops = sum_over_workers(sums, world_size).tolist()
+        num_objectives, num_sources = self._nats_OS.shape
+        rows = [values[i : i + num_sources] for i in range(0, len(values), num_sources)]
+        nats, targets = rows[:num_objectives], rows[num_objectives:]
         interval = Interval(
-            loss=sum(nats) / sum(tokens),
-            loss_by_source={i: n / t for i, (n, t) in enumerate(zip(nats, tokens, strict=True)) if t},
+            loss_by_objective={
+                name: sum(n) / sum(t) if sum(t) else math.nan
+                for name, n, t in zip(self.objectives, nats, targets, strict=True)
+            },
+            loss_by_source={i: n / t for i, (n, t) in enumerate(zip(nats[0], targets[0], strict=True)) if t},
             seconds_per_step=self.seconds / self.num_steps,
             tokens_per_second=self.num_tokens / self.seconds,
             data_wait=wait_seconds / seconds,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -166,7 +167,8 @@ class GPT(nn.Module):
         config.validate()
         assert config.vocab_size > 0, "vocab_size comes from the dataset before the model is built"
         self.config, self.kernel = config, kernel
-        self.token_embedding = nn.Embedding(config.padded_vocab_size, config.width)
+        num_rows = replace(config, multitask=False).padded_vocab_size
+        self.token_embedding = nn.Embedding(num_rows, config.width)
         self.position_embedding = None
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.width)
@@ -180,13 +182,13 @@ class GPT(nn.Module):
         has_final_norm = config.norm_place == "pre"
         self.final_norm = make_norm(config, config.width) if has_final_norm else nn.Identity()
         # A tied head is no module of its own, so that checkpoints hold each weight once.
-        self.head = (
-            None if config.tie_embeddings else nn.Linear(config.width, config.padded_vocab_size, bias=False)
-        )
+        self.head = None if config.tie_embeddings else nn.Linear(config.width, num_rows, bias=False)
         _draw_weights(self)
-        # Drawn last: the other weights are the same with and without it.
-        self.sentence_head = nn.Linear(config.width, 2) if config.multitask else None
-        if self.sentence_head is not None:
+        self.sentence_head = None
+        if config.multitask:
+            # Drawn last: the other weights are the same with and without it.
+            _add_mask_row(self)
+            self.sentence_head = nn.Linear(config.width, 2)
             nn.init.normal_(self.sentence_head.weight, std=0.02)
             nn.init.zeros_(self.sentence_head.bias)
 
@@ -356,8 +358,8 @@ def _draw_weights(model: GPT) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             is_position = module is model.position_embedding
-            std = 1.0 if is_modern and not config.tie_embeddings else 0.02
-            nn.init.normal_(module.weight, std=0.01 if is_position and config.init == "gpt2" else std)
+            std = 0.01 if is_position and config.init == "gpt2" else _embedding_std(config)
+            nn.init.normal_(module.weight, std=std)
     scale = {"gpt1": 1.0, "gpt2": 1 / math.sqrt(2 * config.num_layers), "modern": 0.0}[config.init]
     for block in model.blocks:
         assert isinstance(block, Block)
@@ -365,3 +367,23 @@ def _draw_weights(model: GPT) -> None:
         block.mlp.down.weight.mul_(scale)
     if is_modern and model.head is not None:
         nn.init.normal_(model.head.weight, std=0.001)
+
+
+def _embedding_std(config: ModelConfig) -> float:
+    return 1.0 if config.init == "modern" and not config.tie_embeddings else 0.02
+
+
+@torch.no_grad()
+def _add_mask_row(model: GPT) -> None:
+    """Room for the mask where the padding of the vocabulary has none; the head's rows there are never chosen."""
+    num_rows, width = model.config.padded_vocab_size, model.config.width
+    embedding, head = model.token_embedding, model.head
+    num_new = num_rows - embedding.num_embeddings
+    if not num_new:
+        return
+    new_rows = torch.empty(num_new, width).normal_(std=_embedding_std(model.config))
+    embedding.weight = nn.Parameter(torch.cat((embedding.weight, new_rows)))
+    embedding.num_embeddings = num_rows
+    if head is not None:
+        head.weight = nn.Parameter(torch.cat((head.weight, torch.zeros_like(new_rows))))
+        head.out_features = num_rows

@@ -8,111 +8,153 @@ Shapes: B sequences of a micro-batch, T tokens, D width, V vocab_size, S tokens 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt.config import ObjectiveConfig
-from gpt.model import GPT, IGNORE_INDEX, token_losses
+from gpt.config import ConfigError, ObjectiveConfig, TrainConfig
+from gpt.loader import MicroBatch
+from gpt.losses import chunked_losses
+from gpt.model import GPT, IGNORE_INDEX
+from gpt.order import hash_key
 
 CAUSAL, MASKED, SENTENCE = "causal", "masked", "sentence"
 # BERT: of the chosen tokens 80 % become the mask, 10 % another token, 10 % stay.
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
 
-# Hidden states and targets to the loss of each token: the trainer's never holds all logits.
-HeadLoss = Callable[[Tensor, Tensor], Tensor]
+
+class ObjectiveLoss(NamedTuple):
+    """What one objective comes to on a micro-batch, in nats."""
+
+    total: Tensor
+    """Sum over the targets, to call backward() on."""
+    losses: Tensor
+    """Of each target, without gradient, 0 where there is none: [B, T], of sentence prediction [B]."""
+    targets: Tensor
+    """What they are of, IGNORE_INDEX where there is none; of the same shape."""
 
 
-class Multitask(nn.Module):
-    """A model and its objectives as one module, as DDP wants it: all that a step computes is in one forward.
+class TrainingLoss(nn.Module):
+    """A model and its objectives as one module: DDP sees one forward, and the logits stay inside.
 
     Args:
         model: with multitask in its configuration, unless next tokens are all that is asked for.
-        config: shares and weights.
+        config: the objectives, and how their losses are computed.
         end_token: id of the end-of-text token.
-        ends_sentence_V: bool, which tokens end a sentence; for sentence prediction.
-        head_loss: None = `token_losses` of all logits.
+        sentence_ends: bool [vocab_size], tokens that end a sentence; for sentence prediction.
+
+    Raises:
+        ConfigError: objectives that this model, or a tokenizer without sentences, cannot have.
     """
+
+    sentence_ends_V: Tensor | None
 
     def __init__(
         self,
         model: GPT,
-        config: ObjectiveConfig,
+        config: TrainConfig,
         *,
         end_token: int = 0,
-        ends_sentence_V: Tensor | None = None,
-        head_loss: HeadLoss | None = None,
+        sentence_ends: np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        config.validate(model.config)
+        config.objectives.validate(model.config)
+        if SENTENCE in config.objectives.names and sentence_ends is None:
+            raise ConfigError(
+                "objectives.sentence needs to be told which tokens end a sentence; leave it at 0"
+            )
         self.model, self.config, self.end_token = model, config, end_token
-        self.register_buffer("ends_sentence_V", ends_sentence_V, persistent=False)
-        self.head_loss = head_loss or (
-            lambda x_BTD, targets_BT: token_losses(model.logits(x_BTD), targets_BT)
+        ends_V = None if sentence_ends is None else torch.as_tensor(np.asarray(sentence_ends, bool))
+        self.register_buffer(
+            "sentence_ends_V", None if ends_V is None else ends_V.to(model.device), persistent=False
         )
+        self._seed_key = hash_key("objectives", config.seed)
+        self._hidden = torch.compile(model.hidden, dynamic=False) if config.compile else model.hidden
 
-    def forward(
-        self,
-        tokens_BT: Tensor,
-        targets_BT: Tensor,
-        keys_B: Tensor,
-        objectives: tuple[str, ...] = (CAUSAL,),
-        documents_BT: Tensor | None = None,
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Losses of each objective asked for, unreduced and in nats, and the targets that they are of.
-
-        Args:
-            tokens_BT, targets_BT: a micro-batch of next-token prediction.
-            keys_B: int64, one a sequence (`sequence_keys`).
-            objectives: those whose weight is not 0.
-            documents_BT: see `GPT.hidden`.
-
-        Returns:
-            causal and masked: ([B, T], [B, T]); sentence: ([B], [B]). Where a target is IGNORE_INDEX the loss is 0.
-        """
-        model, losses = self.model, {}
-        if CAUSAL in objectives:
-            losses[CAUSAL] = self.head_loss(model.hidden(tokens_BT, documents_BT), targets_BT), targets_BT
-        if MASKED in objectives:
-            # Padding at the end of a sequence has no target, nor does its last token.
-            may_mask_BT = (targets_BT != IGNORE_INDEX) & (tokens_BT != self.end_token)
-            inputs_BT, wanted_BT = mask_tokens(
-                tokens_BT,
-                keys_B,
-                may_mask_BT,
-                ratio=self.config.mask_ratio,
-                mask_token=model.config.mask_token,
-                vocab_size=model.config.vocab_size,
-            )
-            x_BTD = model.hidden(inputs_BT, documents_BT, causal=False)
-            losses[MASKED] = self.head_loss(x_BTD, wanted_BT), wanted_BT
-        if SENTENCE in objectives:
-            assert isinstance(self.ends_sentence_V, Tensor), (
-                "sentence prediction needs to know what ends a sentence"
-            )
-            pairs, is_next_B = sentence_pairs(tokens_BT, keys_B, self.ends_sentence_V, self.end_token)
-            assert model.sentence_head is not None
-            # The first token of a pair stands for the whole, as BERT's [CLS] does.
-            logits_B2 = model.sentence_head(model.hidden(pairs, causal=False)[:, 0]).float()
-            nll_B = F.cross_entropy(logits_B2, is_next_B, ignore_index=IGNORE_INDEX, reduction="none")
-            losses[SENTENCE] = nll_B, is_next_B
+    def forward(self, micro: MicroBatch) -> dict[str, ObjectiveLoss]:
+        """The loss of each objective that has a weight at some time of the training, causal first."""
+        names = self.config.objectives.names
+        losses = {}
+        if CAUSAL in names:
+            hidden_BTD = self._hidden(micro.tokens_BT, micro.documents_BT)
+            losses[CAUSAL] = self._head_loss(hidden_BTD, micro.targets_BT)
+        if names == (CAUSAL,):
+            return losses
+        # What has no target is padding, or comes at the end: to these two it is the end of a text.
+        tokens_BT = micro.tokens_BT.masked_fill(micro.targets_BT == IGNORE_INDEX, self.end_token)
+        keys_B = sequence_keys(self._seed_key, micro.sample_B)
+        if MASKED in names:
+            losses[MASKED] = self._masked_loss(tokens_BT, keys_B, micro.documents_BT)
+        if SENTENCE in names:
+            losses[SENTENCE] = self._sentence_loss(tokens_BT, keys_B)
         return losses
 
+    def _head_loss(self, hidden_BTD: Tensor, targets_BT: Tensor) -> ObjectiveLoss:
+        total, losses_BT = chunked_losses(
+            hidden_BTD,
+            self.model.head_weight,
+            targets_BT,
+            vocab_size=self.model.config.vocab_size,
+            soft_cap=self.model.config.logit_soft_cap,
+            z_loss=self.config.z_loss,
+            chunk=self.config.loss_chunk,
+            compiled=self.config.compile,
+        )
+        return ObjectiveLoss(total, losses_BT, targets_BT)
 
-def weighted_sum(
-    losses: Mapping[str, tuple[Tensor, Tensor]], weights: Mapping[str, float], counts: Mapping[str, float]
-) -> Tensor:
-    """Sum over objectives of weight * sum of losses / count: what the backward pass begins with.
+    def _masked_loss(self, tokens_BT: Tensor, keys_B: Tensor, documents_BT: Tensor | None) -> ObjectiveLoss:
+        inputs_BT, wanted_BT = mask_tokens(
+            tokens_BT,
+            keys_B,
+            tokens_BT != self.end_token,
+            ratio=self.config.objectives.mask_ratio,
+            mask_token=self.model.config.mask_token,
+            vocab_size=self.model.config.vocab_size,
+        )
+        return self._head_loss(self._hidden(inputs_BT, documents_BT, causal=False), wanted_BT)
+
+    def _sentence_loss(self, tokens_BT: Tensor, keys_B: Tensor) -> ObjectiveLoss:
+        assert self.sentence_ends_V is not None
+        assert self.model.sentence_head is not None
+        pairs, is_next_B = sentence_pairs(tokens_BT, keys_B, self.sentence_ends_V, self.end_token)
+        # The first token of a pair stands for the whole, as BERT's [CLS] does.
+        logits_B2 = self.model.sentence_head(self._hidden(pairs, causal=False)[:, 0]).float()
+        nll_B = F.cross_entropy(logits_B2, is_next_B, ignore_index=IGNORE_INDEX, reduction="none")
+        return ObjectiveLoss(nll_B.sum(), nll_B.detach(), is_next_B)
+
+
+def target_counts(
+    config: ObjectiveConfig, num_tokens: int, num_sequences: int, context_length: int
+) -> dict[str, int]:
+    """What each objective's sum of losses is divided by: targets of the whole global batch, whoever computes them.
+
+    Exact for next tokens. For the other two what each sequence can have at most: how many it has is known only to the
+    worker that reads it, and asking all would stop every step.
 
     Args:
-        losses: as `Multitask` returns them.
-        weights: as `ObjectiveConfig.weights` returns them.
-        counts: targets of the whole global batch by objective, so that micro-batches and workers add up.
+        num_tokens: targets of next-token prediction in the global batch.
+        num_sequences: sequences of the global batch.
     """
-    terms = [weights[name] * nll.sum() / counts[name] for name, (nll, _) in losses.items()]
-    return torch.stack(terms).sum()
+    masked = num_sequences * num_masked(config.mask_ratio, context_length)
+    return {CAUSAL: num_tokens, MASKED: masked, SENTENCE: num_sequences}
+
+
+def weighted_sum(losses: Mapping[str, ObjectiveLoss], scales: Mapping[str, float | Tensor]) -> Tensor:
+    """Sum over the objectives of scale * sum of losses: what the backward pass begins with."""
+    first, *others = (loss.total * scales[name] for name, loss in losses.items())
+    return sum(others, start=first)
+
+
+def freeze_idle(model: GPT, config: ObjectiveConfig) -> None:
+    """Take from training what no objective reaches: a head that gets no gradient would be waited for, and decay."""
+    if model.sentence_head is not None and SENTENCE not in config.names:
+        model.sentence_head.requires_grad_(False)
+    if model.head is not None and config.names == (SENTENCE,):
+        model.head.requires_grad_(False)
 
 
 def sequence_keys(seed_key: int, samples_B: Tensor) -> Tensor:
@@ -120,6 +162,11 @@ def sequence_keys(seed_key: int, samples_B: Tensor) -> Tensor:
     # Torch has no unsigned numbers to hash with: the same bits, signed.
     signed = (seed_key ^ (1 << 63)) - (1 << 63) if seed_key >= 1 << 63 else seed_key
     return _mix(_mix(samples_B.long()) ^ signed)
+
+
+def num_masked(ratio: float, length: int) -> int:
+    """Tokens that masked-token prediction asks for in a sequence."""
+    return max(1, round(ratio * length))
 
 
 def mask_tokens(
@@ -132,7 +179,7 @@ def mask_tokens(
     """
     length = tokens_BT.size(1)
     rank_BT = uniform(keys_B, length, 0).masked_fill(~may_mask_BT, 2.0).argsort(1).argsort(1)
-    is_chosen_BT = (rank_BT < max(1, round(ratio * length))) & may_mask_BT
+    is_chosen_BT = (rank_BT < num_masked(ratio, length)) & may_mask_BT
     fate_BT = uniform(keys_B, length, 1)
     others_BT = (uniform(keys_B, length, 2) * vocab_size).long().clamp(max=vocab_size - 1)
     inputs_BT = torch.where(is_chosen_BT & (fate_BT < MASK_SHARE), mask_token, tokens_BT)

@@ -1,7 +1,4 @@
-"""One model on many workers: whole copies (DDP), or shards of it (FSDP2); compiled, recomputed, or as it is.
-
-Shapes: B rows of a micro-batch, T context_length, D width.
-"""
+"""One model on many workers: whole copies (DDP), or shards of it (FSDP2); recomputed, or as it is."""
 
 from __future__ import annotations
 
@@ -23,32 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from gpt.config import TrainConfig
-from gpt.loader import MicroBatch
-from gpt.losses import chunked_losses
 from gpt.model import GPT
-
-
-class TrainingLoss(nn.Module):
-    """The model and its loss as one module, so that DDP sees one forward and the logits stay inside."""
-
-    def __init__(self, model: GPT, config: TrainConfig) -> None:
-        super().__init__()
-        self.model, self.config = model, config
-        self._hidden = torch.compile(model.hidden, dynamic=False) if config.compile else model.hidden
-
-    def forward(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
-        """(summed loss of the micro-batch, to call backward() on; loss of each target [B, T], without gradient)."""
-        hidden_BTD = self._hidden(micro.tokens_BT, micro.documents_BT)
-        return chunked_losses(
-            hidden_BTD,
-            self.model.head_weight,
-            micro.targets_BT,
-            vocab_size=self.model.config.vocab_size,
-            soft_cap=self.model.config.logit_soft_cap,
-            z_loss=self.config.z_loss,
-            chunk=self.config.loss_chunk,
-            compiled=self.config.compile,
-        )
+from gpt.objectives import TrainingLoss
 
 
 def prepare(model: GPT, config: TrainConfig, device: torch.device) -> None:

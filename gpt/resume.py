@@ -12,7 +12,15 @@ from gpt.config import ConfigError, ModelConfig, TrainConfig
 from gpt.order import SampleOrder
 
 # A training setting outside these may change between parts of a run; a warning says which did.
-MUST_STAY = ("batch_size", "batch_ramp_start", "batch_ramp_samples", "optimizer", "ema_decay", "seed")
+MUST_STAY = (
+    "batch_size",
+    "batch_ramp_start",
+    "batch_ramp_samples",
+    "optimizer",
+    "objectives",
+    "ema_decay",
+    "seed",
+)
 # These never change what is learned, or only by rounding.
 MAY_CHANGE_SILENTLY = (
     "micro_batch_size",

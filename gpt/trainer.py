@@ -36,9 +36,10 @@ from gpt.heap import garbage_frozen, keep_freed_memory
 from gpt.loader import BatchLoader, StepBatch, reads_ahead
 from gpt.meter import StepMeter
 from gpt.model import GPT
+from gpt.objectives import TrainingLoss, freeze_idle, target_counts, weighted_sum
 from gpt.optim import schedule_factor
 from gpt.order import hash_key, plan_table
-from gpt.parallel import TrainingLoss, distributed, gradients_synced, prepare, whole_state
+from gpt.parallel import distributed, gradients_synced, prepare, whole_state
 from gpt.resume import check_resumable, fingerprints
 from gpt.schedule import DataSchedule
 from gpt.throughput import utilisation
@@ -67,6 +68,7 @@ class Trainer:
         dataset_folder: folder with manifest.json.
         run_dir: checkpoints go under it.
         token_bytes: UTF-8 bytes of each token, 0 for special ones, [vocab_size].
+        sentence_ends: bool [vocab_size], tokens that end a sentence; needed for sentence prediction only.
         tokenizer_sha256: compared with the dataset's, None = not compared.
         callbacks: told what happens, on every worker (see `gpt.events`).
         device: None = this worker's GPU, else the CPU.
@@ -94,6 +96,7 @@ class Trainer:
         run_dir: Path | str,
         token_bytes: np.ndarray,
         *,
+        sentence_ends: np.ndarray | None = None,
         tokenizer_sha256: str | None = None,
         callbacks: Sequence[Callback] = (),
         device: torch.device | str | None = None,
@@ -114,6 +117,7 @@ class Trainer:
         self.manifest = self.train_data.manifest
         self.model_config = _fill_vocab_size(model_config, self.manifest.vocab_size)
         self.model_config.validate()
+        train_config.objectives.validate(self.model_config)
         _check_tokenizer(
             token_bytes, tokenizer_sha256, self.manifest.vocab_size, self.manifest.tokenizer_sha256
         )
@@ -126,6 +130,7 @@ class Trainer:
             keep_freed_memory()
         torch.manual_seed(hash_key("weights", train_config.seed))
         self.model = GPT(self.model_config).to(self.device)
+        freeze_idle(self.model, train_config.objectives)
         prepare(self.model, train_config, self.device)
         self.updates = Updates(self.model, train_config, self.device, rank, world_size)
         self.step = 0
@@ -136,8 +141,11 @@ class Trainer:
         self.resumed_from: int | None = None
         self._resume()
         # After the weights are loaded: DDP copies rank 0's to all workers as it is built.
-        self._loss = distributed(TrainingLoss(self.model, train_config), self.device, world_size)
-        self._meter = StepMeter(len(self.order.sources), self.device)
+        loss = TrainingLoss(
+            self.model, train_config, end_token=self.manifest.eot_id, sentence_ends=sentence_ends
+        )
+        self._loss = distributed(loss, self.device, world_size)
+        self._meter = StepMeter(train_config.objectives.names, len(self.order.sources), self.device)
         self._stop = threading.Event()
         self._untold: tuple[int, bool] | None = None  # a checkpoint that callbacks have not been told of
 
@@ -195,19 +203,30 @@ class Trainer:
     def _train_step(self, batch: StepBatch) -> None:
         """One update: forward and backward over the micro-batches, then whatever their gradient leads to."""
         self.model.train()
-        # The sum over this worker's tokens / the global count of tokens. The workers' gradients are averaged: times
-        # their number it is the sum.
-        scale = self.updates.loss_scale * (self.world_size / batch.num_valid_tokens)
+        scales = self._scales(batch)
         for number, micro in enumerate(batch.micro_batches):
             self._seed_dropout(number)
             with gradients_synced(self._loss, number == len(batch.micro_batches) - 1):
                 with self._autocast():
-                    loss, losses_BT = self._loss(micro)
-                (loss * scale).backward()
-            self._meter.add_losses(losses_BT, micro)
+                    losses = self._loss(micro)
+                weighted_sum(losses, scales).backward()
+            self._meter.add_losses(losses, micro)
         self.updates.apply(self.step)
         self.step += 1
         self._meter.add_step(self.batches.size(self.step - 1) * self.order.context_length, batch.wait_seconds)
+
+    def _scales(self, batch: StepBatch) -> dict[str, torch.Tensor]:
+        """What each objective's sum of losses is multiplied with: its weight / its global count of targets.
+
+        The workers' gradients are averaged: times their number it is the sum.
+        """
+        config, num_sequences = self.config.objectives, self.batches.size(self.step)
+        counts = target_counts(
+            config, batch.num_valid_tokens, num_sequences, self.model_config.context_length
+        )
+        weights = config.weights(self.step / self.config.num_steps)
+        factor = self.updates.loss_scale
+        return {name: factor * (self.world_size * weight / counts[name]) for name, weight in weights.items()}
 
     def _log(self) -> bool:
         """Tell of the steps since the last record; True if any worker was asked to stop."""
@@ -218,8 +237,9 @@ class Trainer:
         drawn = self.order.counts(self.samples_consumed) * context_length
         record = StepRecord(
             step=self.step,
-            loss=interval.loss,
+            loss=next(iter(interval.loss_by_objective.values())),
             loss_by_source={self.order.sources[i]: loss for i, loss in interval.loss_by_source.items()},
+            loss_by_objective=interval.loss_by_objective,
             learning_rate=self.config.lr * schedule_factor(self.step - 1, self.config),
             grad_norm=counts.grad_norm,
             tokens=self.samples_consumed * context_length,

@@ -168,6 +168,7 @@ def train_worker(config: dict[str, Any]) -> None:
         job.dataset,
         job.run_dir,
         tokenizer.byte_lengths(),
+        sentence_ends=tokenizer.sentence_ends() if "sentence" in job.train.objectives.names else None,
         tokenizer_sha256=tokenizer.sha256,
         callbacks=[callback for callback in (recorder, _ray_reporter(job)) if callback is not None],
         device=job.device or None,
@@ -237,6 +238,8 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
             if record.mfu is not None:
                 values["mfu"] = record.mfu
             values |= {f"loss/{source}": loss for source, loss in record.loss_by_source.items()}
+            if len(record.loss_by_objective) > 1:
+                values |= {f"loss_{name}": loss for name, loss in record.loss_by_objective.items()}
             self._record(TRAIN, record.step, values)
 
         def on_evaluation(self, record: EvaluationRecord) -> None:

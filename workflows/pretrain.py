@@ -59,6 +59,7 @@ class Options:
                 raise InputError(f"{name}: {getattr(self, name)} must not be negative")
         self.model.validate()
         self.train.validate()
+        self.train.objectives.validate(self.model)
         check_name("name", self.name)
         check_name("dataset", self.dataset)
 

@@ -291,3 +291,33 @@ def test_the_file_says_what_the_code_says(path: Path, tokenizer: Tokenizer) -> N
     metadata = json.loads((path.parent / "metadata.json").read_text())
     assert metadata["sha256"] == tokenizer.sha256
     assert metadata["corpus_version"] == 1
+
+
+def test_sentences_end_with_marks_quotes_behind_them_and_empty_lines(tokenizer: Tokenizer) -> None:
+    ends = tokenizer.sentence_ends()
+    assert ends.shape == (tokenizer.vocab_size,)
+    assert not ends[: len(SPECIAL_TOKENS)].any()
+    for text in (".", "!", "?"):
+        [token] = tokenizer.encode(text)
+        assert ends[token], text
+    for text in (",", "a", " ", "'", "\n"):
+        [token] = tokenizer.encode(text)
+        assert not ends[token], text
+    # A vocabulary in which marks have grown together with what stands around them.
+    grown = Tokenizer("grown", tokenizer.text)
+    values = [
+        b".\n",
+        b'."',
+        b"?)",
+        b"...",
+        "。".encode(),
+        "。」".encode(),
+        b"\n\n",
+        b",\n",
+        b'"',
+        b"\n",
+        b"a.b",
+    ]
+    grown.token_bytes = dict(enumerate(values, start=len(SPECIAL_TOKENS)))
+    found = grown.sentence_ends()[len(SPECIAL_TOKENS) :][: len(values)]
+    assert found.tolist() == [True] * 7 + [False] * 4

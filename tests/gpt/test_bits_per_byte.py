@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +60,20 @@ def test_batch_size_does_not_matter_and_the_mode_is_restored(
 def test_a_split_without_tokens_has_no_scores(tmp_path: Path, model: GPT, token_bytes: np.ndarray):
     folder = write_dataset(tmp_path, {("web", "train"): [[0, 1, 2]]})
     assert evaluate_bits_per_byte(model, TokenDataset(folder, "val"), token_bytes) == {}
+
+
+def test_documents_that_are_masked_in_training_are_masked_here(
+    tmp_path: Path, model_config: ModelConfig, token_bytes: np.ndarray
+):
+    rows = [[0, 5, 6, 7, 8], [0, 9, 10, 11], [0, 12, 13]]
+    folder = write_dataset(tmp_path, {("web", "val"): rows})
+    torch.manual_seed(0)
+    model = GPT(replace(model_config, mask_documents=True))
+    score = evaluate_bits_per_byte(model, TokenDataset(folder, "val"), token_bytes)["web"]
+    # Each document alone, its last token predicting the end-of-text token of the next.
+    nats = 0.0
+    for row, following in zip(rows, [[0], [0], []], strict=True):
+        line = torch.tensor([row + following])
+        nats += model(line[:, :-1], line[:, 1:]).sum().item()
+    assert score.num_tokens == 11
+    assert score.loss == pytest.approx(nats / 11, abs=1e-6)

@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from gpt.config import ConfigError, ModelConfig, ObjectiveConfig
+from gpt.config import ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
+from gpt.loader import MicroBatch
 from gpt.model import GPT, IGNORE_INDEX
-from gpt.objectives import Multitask, _mix, mask_tokens, sentence_pairs, sequence_keys, uniform, weighted_sum
+from gpt.objectives import (
+    ObjectiveLoss,
+    TrainingLoss,
+    _mix,
+    mask_tokens,
+    sentence_pairs,
+    sequence_keys,
+    target_counts,
+    uniform,
+    weighted_sum,
+)
 from gpt.order import hash_key, splitmix64
 
 MODEL = ModelConfig(vocab_size=50, context_length=64, num_layers=2, num_heads=2, width=32, multitask=True)
@@ -111,28 +122,42 @@ def test_a_sequence_without_sentences_or_room_is_left_out():
         assert pairs.shape == (2, 18)
 
 
-def test_with_their_weight_at_0_the_causal_numbers_are_the_same_to_the_bit():
-    tokens = text(4)
+def micro_batch(tokens: torch.Tensor, first_sample: int = 0) -> MicroBatch:
     targets = tokens.roll(-1, 1)
-    gradients = []
-    for config in (replace(MODEL, multitask=False), MODEL):
-        torch.manual_seed(3)
-        model = GPT(config)
-        objectives = ObjectiveConfig()
-        names = tuple(objectives.weights(0.3))
-        assert names == ("causal",)
-        losses = Multitask(model, objectives, end_token=END)(tokens, targets, KEYS[:4], names)
-        weighted_sum(losses, objectives.weights(0.3), {"causal": 256}).backward()
-        gradients.append((losses["causal"][0], model.blocks[0].attention.qkv.weight.grad))
-    plain = token_by_token(replace(MODEL, multitask=False), tokens, targets)
-    assert torch.equal(gradients[0][0], gradients[1][0])
-    assert torch.equal(gradients[0][0], plain)
-    assert torch.equal(gradients[0][1], gradients[1][1])
+    targets[:, -1] = IGNORE_INDEX
+    samples = torch.arange(first_sample, first_sample + len(tokens))
+    return MicroBatch(tokens, targets, torch.zeros(len(tokens), dtype=torch.int64), None, samples)
 
 
-def token_by_token(config: ModelConfig, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    torch.manual_seed(3)
-    return GPT(config)(tokens, targets)
+def test_padding_is_never_asked_for_nor_read_as_text():
+    # Token 0 ends a sentence here, and padding is full of it.
+    ends = ends_sentence()
+    ends[0] = True
+    end_token = 2
+    torch.manual_seed(0)
+    loss = TrainingLoss(
+        GPT(MODEL),
+        TrainConfig(objectives=ObjectiveConfig(masked=1.0, sentence=1.0)),
+        end_token=end_token,
+        sentence_ends=ends.numpy(),
+    )
+    tokens = torch.randint(3, 50, (6, 64), generator=torch.Generator().manual_seed(1))
+    tokens[:, 8::8] = DOT
+    micro = micro_batch(tokens)
+    for row, num_targets in enumerate((0, 20, 40, 50, 60, 63)):
+        micro.tokens_BT[row, num_targets:] = 0
+        micro.targets_BT[row, num_targets:] = IGNORE_INDEX
+    losses = loss(micro)
+    asked = losses["masked"].targets != IGNORE_INDEX
+    assert not (asked & (micro.targets_BT == IGNORE_INDEX)).any()
+    assert asked.sum(1).tolist() == [0, 10, 10, 10, 10, 10]
+    assert losses["sentence"].targets[0] == IGNORE_INDEX
+    assert (losses["sentence"].targets[3:] != IGNORE_INDEX).all()
+    before = {name: loss.losses.clone() for name, loss in losses.items()}
+    micro.tokens_BT[micro.targets_BT == IGNORE_INDEX] = 7
+    for name, loss_again in loss(micro).items():
+        # Causal attention reads padding where there is nothing to predict any more.
+        assert torch.equal(loss_again.losses, before[name]), name
 
 
 def test_all_three_are_learned_together_each_with_its_own_loss():
@@ -153,21 +178,28 @@ def test_all_three_are_learned_together_each_with_its_own_loss():
     torch.manual_seed(0)
     model = GPT(MODEL)
     config = ObjectiveConfig(causal=1.0, masked=0.5, sentence=2.0)
-    module = Multitask(model, config, end_token=END, ends_sentence_V=ends_sentence())
+    module = TrainingLoss(
+        model,
+        TrainConfig(objectives=config),
+        end_token=END,
+        sentence_ends=ends_sentence().numpy(),
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     means: list[dict[str, float]] = []
     for step in range(280):
-        tokens = batch()
-        targets = tokens.roll(-1, 1)
-        targets[:, -1] = IGNORE_INDEX
-        keys = sequence_keys(hash_key("train", 1), torch.arange(step * 16, step * 16 + 16))
+        micro = micro_batch(batch(), step * 16)
+        losses = module(micro)
+        counts = target_counts(config, 16 * 63, 16, 64)
         weights = config.weights(step / 280)
-        losses = module(tokens, targets, keys, tuple(weights))
-        counts = {name: max(1, int((wanted != IGNORE_INDEX).sum())) for name, (_, wanted) in losses.items()}
-        weighted_sum(losses, weights, counts).backward()
+        weighted_sum(losses, {name: weights[name] / counts[name] for name in losses}).backward()
         optimizer.step()
         optimizer.zero_grad()
-        means.append({name: nll.sum().item() / counts[name] for name, (nll, _) in losses.items()})
+        means.append(
+            {
+                name: (loss.losses.sum() / (loss.targets != IGNORE_INDEX).sum()).item()
+                for name, loss in losses.items()
+            }
+        )
     last = {name: float(np.mean([mean[name] for mean in means[-20:]])) for name in means[0]}
     assert means[0]["sentence"] == pytest.approx(np.log(2), abs=0.1)
     assert last["causal"] < 0.5 * means[0]["causal"]
@@ -178,12 +210,17 @@ def test_all_three_are_learned_together_each_with_its_own_loss():
 
 def test_weights_move_linearly_and_add_up():
     config = ObjectiveConfig(causal=1.0, masked=0.6, masked_end=0.0, sentence_end=0.2)
-    assert config.weights(0.0) == {"causal": 1.0, "masked": 0.6}
+    assert config.names == ("causal", "masked", "sentence")
+    assert config.weights(0.0) == {"causal": 1.0, "masked": 0.6, "sentence": 0.0}
     assert config.weights(0.5) == pytest.approx({"causal": 1.0, "masked": 0.3, "sentence": 0.1})
-    assert config.weights(1.0) == pytest.approx({"causal": 1.0, "sentence": 0.2})
-    losses = {name: (torch.tensor([2.0, 4.0]), torch.zeros(2)) for name in ("causal", "masked")}
-    total = weighted_sum(losses, {"causal": 1.0, "masked": 0.5}, {"causal": 2, "masked": 4})
-    assert total.item() == pytest.approx(3.0 + 0.75)
+    assert config.weights(1.0) == pytest.approx({"causal": 1.0, "masked": 0.0, "sentence": 0.2})
+    assert ObjectiveConfig(masked=0.0).names == ("causal",)
+    losses = {
+        name: ObjectiveLoss(torch.tensor(6.0), torch.tensor([2.0, 4.0]), torch.zeros(2))
+        for name in ("causal", "masked")
+    }
+    assert weighted_sum(losses, {"causal": 1 / 2, "masked": 0.5 / 4}).item() == pytest.approx(3.0 + 0.75)
+    assert target_counts(config, 1000, 16, 64) == {"causal": 1000, "masked": 16 * 10, "sentence": 16}
 
 
 @pytest.mark.parametrize(
@@ -198,3 +235,30 @@ def test_weights_move_linearly_and_add_up():
 def test_impossible_objectives_name_the_field(config: ObjectiveConfig, message: str):
     with pytest.raises(ConfigError, match=message):
         config.validate(replace(MODEL, multitask=False))
+
+
+def test_sentence_prediction_wants_room_and_sentences():
+    config = ObjectiveConfig(sentence=1.0)
+    with pytest.raises(ConfigError, match="context_length is 8; pairs of texts need 16"):
+        config.validate(replace(MODEL, context_length=8))
+    with pytest.raises(
+        ConfigError, match=r"objectives\.sentence needs to be told which tokens end a sentence"
+    ):
+        TrainingLoss(GPT(MODEL), TrainConfig(objectives=config))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("vocab_size", [50, 64])
+def test_multitask_leaves_the_other_first_weights_as_they_are(vocab_size: int, tied: bool):
+    weights = []
+    for multitask in (False, True):
+        torch.manual_seed(3)
+        config = replace(MODEL, vocab_size=vocab_size, multitask=multitask, tie_embeddings=tied)
+        model = GPT(config)
+        assert sum(parameter.numel() for parameter in model.parameters()) == config.num_parameters()
+        weights.append(model.state_dict())
+    plain, more = weights
+    assert more.keys() - plain.keys() == {"sentence_head.weight", "sentence_head.bias"}
+    assert more["token_embedding.weight"][vocab_size].std().item() == pytest.approx(0.02, rel=0.5)
+    for name, weight in plain.items():
+        assert torch.equal(more[name][: len(weight)], weight), name
