@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_pipeline.errors import InputError
+from data_pipeline.locks import locked
 from data_pipeline.shards import DOC_ID, MANIFEST_NAME, Manifest
 from data_pipeline.storage import place_of, remove_tree
 
@@ -70,6 +72,27 @@ def _count(path: Path, wanted: pa.Array) -> int:
     return total
 
 
-def delete(holding: Holding) -> None:
-    """Delete a dataset that holds the documents; other versions have files, or links to them, of their own."""
-    remove_tree(holding.folder)
+@contextmanager
+def held_still(root: Path, wait: float, told: Callable[[str], None]) -> Iterator[list[Path]]:
+    """Let nobody write tokens in the `with` block; gives the folders that were begun and never finished.
+
+    Args:
+        root: <workspace>/tokens.
+        wait: seconds to wait for those who write now.
+
+    Raises:
+        Busy: somebody still does.
+    """
+    with ExitStack() as locks:
+        unfinished = []
+        for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.exists() else ():
+            what = f"tokenizer.name: token dataset {folder.name}"
+            locks.enter_context(locked(folder / ".lock", what, wait, told))
+            begun = (path for path in folder.iterdir() if path.is_dir())
+            unfinished += [path for path in sorted(begun) if not (path / MANIFEST_NAME).exists()]
+        yield unfinished
+
+
+def delete(folder: Path) -> None:
+    """Delete a dataset; other versions have files, or links to them, of their own."""
+    remove_tree(folder)

@@ -357,7 +357,8 @@ def remove(options: RemoveOptions) -> None:
             runs = _runs(workspace, [holding.manifest.manifest_hash for holding in holdings])
             summary |= {"token_datasets": [_as_json(holding) for holding in holdings], "mlflow_runs": runs}
             if options.purge:
-                summary["purged"] = _purge(workspace, corpus, holdings, done.version, shown)
+                seconds = seconds_to_wait(options.wait)
+                summary["purged"] = _purge(workspace, corpus, holdings, done.version, seconds, shown)
         _show_documents(summary["documents"])
         _show_holdings(holdings, runs, options.purge)
 
@@ -399,16 +400,24 @@ def _runs(workspace: Workspace, hashes: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _purge(
-    workspace: Workspace, corpus: Corpus, holdings: Sequence[Holding], row: dict[str, Any], shown: Step
+    workspace: Workspace,
+    corpus: Corpus,
+    holdings: Sequence[Holding],
+    row: dict[str, Any],
+    seconds: float,
+    shown: Step,
 ) -> dict[str, Any]:
+    """Delete the files that hold what was removed, while nobody tokenises; waits at most `seconds` for who does."""
     from data_pipeline import history as versions
     from data_pipeline.report import write_report
-    from data_pipeline.token_documents import delete
+    from data_pipeline.token_documents import delete, held_still
 
-    shown.update("deleting the files of older versions")
-    gone = versions.purge(corpus)
-    for holding in holdings:
-        delete(holding)
+    with held_still(workspace.tokens, seconds, shown.update) as unfinished:
+        shown.update("deleting the files of older versions")
+        gone = versions.purge(corpus)
+        # What a killed tokenise left may hold the documents, too; the next call would write it anew anyway.
+        for folder in (*(holding.folder for holding in holdings), *unfinished):
+            delete(folder)
     if not workspace.report(row["version"]).exists():
         write_report(corpus, row, workspace.report(row["version"]), workspace.tokens)
     return {

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from data_pipeline.errors import Busy, InputError
+from data_pipeline.locks import locked
 from data_pipeline.shards import Manifest
 from tests.data_pipeline.made_inputs import prose
 from tests.data_pipeline.refresh_session import RefreshSession
@@ -157,10 +158,21 @@ def test_an_old_version_is_read_as_it_was(session: RefreshSession, folder: Path)
 
 
 def test_a_purge_deletes_what_holds_the_document_and_says_what(session: RefreshSession, folder: Path) -> None:
+    workspace = Workspace.existing(str(folder / "ws"))
+    # What a tokenise leaves that is killed: shards without a manifest.
+    begun = workspace.tokens / "bpe" / "v000002-killed"
+    begun.mkdir()
+    (begun / "web-train-00000.arrow").write_bytes(b"the document, as tokens")
+    with locked(workspace.tokens / "bpe" / ".lock", "tokens"):
+        answer = session.ask("refresh", "remove", "--uri", SECRET, "--purge", "--workspace", str(folder / "ws"))
+    assert answer["code"] == 1, answer
+    assert "token dataset bpe" in answer["err"]
+    assert workspace.corpus.at(1)["version"] == 1
+
     done = run(session, folder, "remove", "--uri", SECRET, "--purge")
     assert done["purged"]["versions"] == [1, 2]
     assert done["purged"]["shards"] >= 2
-    workspace = Workspace.existing(str(folder / "ws"))
+    assert not begun.exists()
     with pytest.raises(InputError, match="files of version 1 were removed"):
         workspace.corpus.at(1)
     left = [
