@@ -164,7 +164,9 @@ def test_a_purge_deletes_what_holds_the_document_and_says_what(session: RefreshS
     begun.mkdir()
     (begun / "web-train-00000.arrow").write_bytes(b"the document, as tokens")
     with locked(workspace.tokens / "bpe" / ".lock", "tokens"):
-        answer = session.ask("refresh", "remove", "--uri", SECRET, "--purge", "--workspace", str(folder / "ws"))
+        answer = session.ask(
+            "refresh", "remove", "--uri", SECRET, "--purge", "--workspace", str(folder / "ws")
+        )
     assert answer["code"] == 1, answer
     assert "token dataset bpe" in answer["err"]
     assert workspace.corpus.at(1)["version"] == 1
