@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from data_pipeline.errors import InputError
 from data_pipeline.locks import locked
 from data_pipeline.shards import DOC_ID, MANIFEST_NAME, Manifest
-from data_pipeline.storage import place_of, remove_tree
+from data_pipeline.storage import place_of
 
 
 @dataclass(frozen=True)
@@ -73,26 +73,26 @@ def _count(path: Path, wanted: pa.Array) -> int:
 
 
 @contextmanager
-def held_still(root: Path, wait: float, told: Callable[[str], None]) -> Iterator[list[Path]]:
-    """Let nobody write tokens in the `with` block; gives the folders that were begun and never finished.
-
-    Args:
-        root: <workspace>/tokens.
-        wait: seconds to wait for those who write now.
+def held_still(root: Path, wait: float, told: Callable[[str], None]) -> Iterator[None]:
+    """Let nobody write tokens below <workspace>/tokens in the `with` block; `wait` seconds for those who do now.
 
     Raises:
         Busy: somebody still does.
     """
     with ExitStack() as locks:
-        unfinished = []
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.exists() else ():
+        for folder in _folders(root):
             what = f"tokenizer.name: token dataset {folder.name}"
             locks.enter_context(locked(folder / ".lock", what, wait, told))
-            begun = (path for path in folder.iterdir() if path.is_dir())
-            unfinished += [path for path in sorted(begun) if not (path / MANIFEST_NAME).exists()]
-        yield unfinished
+        yield
 
 
-def delete(folder: Path) -> None:
-    """Delete a dataset; other versions have files, or links to them, of their own."""
-    remove_tree(folder)
+def unreadable(root: Path) -> list[Path]:
+    """Folders of datasets that were begun and never finished, or whose manifest is damaged: who knows what they hold."""
+    readable = {str(folder) for folder, _ in manifests(root)}
+    return [
+        folder for dataset in _folders(root) for folder in _folders(dataset) if str(folder) not in readable
+    ]
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir()) if path.exists() else []

@@ -203,7 +203,8 @@ _MODEL_CHOICES = {
 class ObjectiveConfig:
     """What the network is asked to predict, each with a weight; a weight of 0 costs nothing and changes nothing.
 
-    The loss of a step is the weighted sum of the objectives' means over the global batch.
+    The loss of a step is the weighted sum of the objectives' losses, each divided by its targets in the global batch: for
+    masked tokens and pairs of texts by as many as there can be (gpt.objectives.target_counts).
     """
 
     causal: float = 1.0

@@ -75,6 +75,7 @@ class Attention(nn.Module):
     def forward(
         self, x_BTD: Tensor, seen: Pattern, rotary: tuple[Tensor, Tensor] | None, cache: KVCache | None
     ) -> Tensor:
+        """[B, T, D] to [B, T, D]; `seen` says what each token may attend to, `rotary` has the cosines and sines."""
         q_BHTK, k_BGTK, v_BGTK = (
             part.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
             for part in self.qkv(x_BTD).split(self.rows, dim=-1)
@@ -105,6 +106,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(config.mlp_width, config.width, bias=config.bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """[B, T, D] to [B, T, D], each token by itself."""
         h_BTM = self.up(x_BTD)
         if self.activation == "gelu":
             h_BTM = F.gelu(h_BTM, approximate="tanh")
@@ -139,6 +141,7 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
+        """The stream [B, T, D] behind this block; the arguments are attention's."""
         if self.is_post_norm:
             x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(x_BTD, seen, rotary, cache)))
             return self.mlp_norm(x_BTD + self.dropout(self.mlp(x_BTD)))

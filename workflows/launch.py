@@ -219,12 +219,14 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
         """Rank 0: metrics into the journal and on to MLflow, samples, the exported model, the result."""
 
         def on_train_start(self, trainer: Trainer) -> None:
+            """Open the journal; what an earlier process could not send goes first."""
             run_dir = Path(job.run_dir)
             self.trainer = trainer
             self.sender = MetricSender(job.tracking_uri, job.mlflow_run_id, run_dir / JOURNAL)
             self.journal = Journal(run_dir / JOURNAL)
 
         def on_step(self, record: StepRecord) -> None:
+            """Record the step under the names that MLflow shows."""
             values = {
                 "loss": record.loss,
                 "learning_rate": record.learning_rate,
@@ -243,6 +245,7 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
             self._record(TRAIN, record.step, values)
 
         def on_evaluation(self, record: EvaluationRecord) -> None:
+            """Record the scores, and write a sample of what the model says now."""
             values = {"seconds": record.seconds}
             for source, score in record.scores.items():
                 suffix = "" if source == "all" else f"/{source}"
@@ -251,6 +254,7 @@ def _recorder(job: TrainingJob, tokenizer: Any) -> Any:
             self._sample(record.step)
 
         def on_train_end(self, result: TrainResult) -> None:
+            """Export the model and write the result, where the training came to its end."""
             self.sender.close()
             self.journal.close()
             model = self.trainer.trained

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,7 @@ class RemoveOptions(ReportOptions, Waiting):
     note: str = ""
     """Why, for the ledger in corpus/takedowns."""
     purge: bool = False
-    """Also delete every file that holds the documents: all older versions of the corpus become unreadable, their reports and the token shards with the documents are deleted (--purge will do)."""
+    """Also delete every file that holds the documents: all older versions of the corpus become unreadable, their reports, the token datasets with the documents and those that cannot be read are deleted (--purge will do)."""
     dry_run: bool = False
     """List the documents and change nothing (--dry-run will do)."""
 
@@ -352,13 +352,16 @@ def remove(options: RemoveOptions) -> None:
             )
             summary["message"] = shown.summary
             summary["documents"] = done.documents.select(["doc_id", "source", "uri"]).to_pylist()
-            shown.update("looking for the documents in token datasets")
-            holdings = _holdings(workspace, done.doc_ids)
-            runs = _runs(workspace, [holding.manifest.manifest_hash for holding in holdings])
-            summary |= {"token_datasets": [_as_json(holding) for holding in holdings], "mlflow_runs": runs}
-            if options.purge:
-                seconds = seconds_to_wait(options.wait)
-                summary["purged"] = _purge(workspace, corpus, holdings, done.version, seconds, shown)
+            with _held_still(workspace, options, shown) if options.purge else nullcontext():
+                shown.update("looking for the documents in token datasets")
+                holdings = _holdings(workspace, done.doc_ids)
+                runs = _runs(workspace, [holding.manifest.manifest_hash for holding in holdings])
+                summary |= {
+                    "token_datasets": [_as_json(holding) for holding in holdings],
+                    "mlflow_runs": runs,
+                }
+                if options.purge:
+                    summary["purged"] = _purge(workspace, corpus, holdings, done.version, shown)
         _show_documents(summary["documents"])
         _show_holdings(holdings, runs, options.purge)
 
@@ -399,25 +402,26 @@ def _runs(workspace: Workspace, hashes: Sequence[str]) -> list[dict[str, str]]:
     return tracking.runs_with(workspace, hashes) if hashes else []
 
 
+def _held_still(workspace: Workspace, options: Waiting, shown: Step) -> AbstractContextManager[None]:
+    """Nobody tokenises: what would be finished after the search and before the deletion would be missed by both."""
+    from data_pipeline.token_documents import held_still
+
+    return held_still(workspace.tokens, seconds_to_wait(options.wait), shown.update)
+
+
 def _purge(
-    workspace: Workspace,
-    corpus: Corpus,
-    holdings: Sequence[Holding],
-    row: dict[str, Any],
-    seconds: float,
-    shown: Step,
+    workspace: Workspace, corpus: Corpus, holdings: Sequence[Holding], row: dict[str, Any], shown: Step
 ) -> dict[str, Any]:
-    """Delete the files that hold what was removed, while nobody tokenises; waits at most `seconds` for who does."""
     from data_pipeline import history as versions
     from data_pipeline.report import write_report
-    from data_pipeline.token_documents import delete, held_still
+    from data_pipeline.storage import remove_tree
+    from data_pipeline.token_documents import unreadable
 
-    with held_still(workspace.tokens, seconds, shown.update) as unfinished:
-        shown.update("deleting the files of older versions")
-        gone = versions.purge(corpus)
-        # What a killed tokenise left may hold the documents, too; the next call would write it anew anyway.
-        for folder in (*(holding.folder for holding in holdings), *unfinished):
-            delete(folder)
+    shown.update("deleting the files of older versions")
+    gone = versions.purge(corpus)
+    # Other datasets have files, or links to them, of their own.
+    for folder in (*(holding.folder for holding in holdings), *unreadable(workspace.tokens)):
+        remove_tree(folder)
     if not workspace.report(row["version"]).exists():
         write_report(corpus, row, workspace.report(row["version"]), workspace.tokens)
     return {

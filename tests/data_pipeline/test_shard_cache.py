@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.errors import InputError
+from data_pipeline.errors import Busy, InputError
 from data_pipeline.shard_cache import ShardCache
 from data_pipeline.shards import Manifest, ShardInfo, TokenDataset
+from data_pipeline.sources import as_path
+from data_pipeline.storage import remove_tree
+from data_pipeline.token_documents import held_still, manifests, unreadable
 from tests.data_pipeline.remote_servers import S3, SIGNED, Breaking
 from tests.data_pipeline.test_token_shards import _write_shard
 
@@ -138,3 +141,18 @@ def test_a_connection_that_breaks_for_a_moment_costs_nothing(
     assert ShardCache(uri).path(*wanted(shard)).stat().st_size == shard.size
     assert line.cuts == 2
     line.close()
+
+
+def test_what_a_killed_tokenise_left_in_a_store_is_found_while_nobody_writes(s3: S3, uri: str) -> None:
+    s3.put("tokens", "bpe/v2/0.arrow", b"begun, and never finished")
+    s3.put("tokens", "bpe/v3/manifest.json", b"{")
+    root = as_path("s3://tokens")
+    with held_still(root, 0, print):
+        assert [folder.name for folder in unreadable(root)] == ["v2", "v3"]
+        with pytest.raises(Busy, match="token dataset bpe"), held_still(root, 0, print):
+            pass
+    with held_still(root, 0, print):
+        for folder in unreadable(root):
+            remove_tree(folder)
+        assert unreadable(root) == []
+    assert [manifest.name for _, manifest in manifests(root)] == ["bpe"]
